@@ -1,0 +1,82 @@
+"""Claim an output folder for one request: new, or the same request again (resume)."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mismatch import store
+from mismatch.errors import MismatchError
+from mismatch.model import PairSpec
+
+
+@contextmanager
+def claimed(
+    root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]
+) -> Iterator[Path]:
+    """Hold `root` for this request; writes run.json on first use.
+
+    An absent or empty folder is taken; one that holds the same request is resumed; anything else
+    is `out-not-ours`. A second process at the same time is refused.
+    """
+    plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
+    _refuse_others(root, plan)
+    try:
+        (root / ".work").mkdir(parents=True, exist_ok=True)
+        lock = (root / ".work" / "lock").open("w")
+    except OSError as reason:
+        raise MismatchError("out-of-space", file=root, reason=reason) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MismatchError(
+                "out-not-ours", folder=root, reason="another run is using it now"
+            ) from None
+        if not (root / "run.json").is_file():
+            store.write_text(root / "run.json", store.dump_json(plan))
+        _sweep(root)
+        yield root
+        _finish(root)
+
+
+def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
+    if root.exists() and not root.is_dir():
+        raise MismatchError("out-not-ours", folder=root, reason="it is a file")
+    present = {p.name for p in root.iterdir()} - {".work"} if root.is_dir() else set()
+    if not present:
+        return
+    if "run.json" not in present:
+        raise MismatchError("out-not-ours", folder=root, reason=f"it has {sorted(present)[0]}")
+    found = store.read_json(root / "run.json")
+    # Through JSON, as tuples become lists.
+    if found != store.parse_json(store.dump_json(plan)):
+        differ = _difference(found, plan)
+        raise MismatchError("out-not-ours", folder=root, reason=f"another command: {differ}")
+
+
+def _difference(found: Any, plan: Mapping[str, Any]) -> str:
+    """The first thing in which the two requests differ, for the error."""
+    old = found.get("request", {}) if isinstance(found, dict) else {}
+    for key, new in plan["request"].items():
+        if old.get(key) != new:
+            return f"{key} was {old.get(key)}, is {new}"
+    return "another plan"
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a killed run left half-sealed."""
+    for half in root.rglob(".seal-*"):
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _finish(root: Path) -> None:
+    """Drop the work folder once nothing in it is waiting for a resume."""
+    left = [p for p in (root / ".work").iterdir() if p.name != "lock"]
+    if not left:
+        shutil.rmtree(root / ".work", ignore_errors=True)

@@ -1,0 +1,348 @@
+"""Take the captures of one condition: load once, replay all, seal each, keep what finished.
+
+A guest that dies is started again for the captures it had not begun; the one that broke is stored
+under failed/ with its boundary and the tail of its log. A rerun of the same command redoes only
+what is missing: whole engine calls are the unit, so resume never changes who shares a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mismatch
+from mismatch import store, wire
+from mismatch.capture import environment, launch, seal
+from mismatch.capture.checkpoint import Checkpoint
+from mismatch.engines.base import Engine
+from mismatch.engines.guest import join
+from mismatch.errors import MismatchError
+from mismatch.model import Capture, Condition, Corpus, Sampling, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One condition's work: what to capture, on which ids, with which limits."""
+
+    side: Side
+    engine: Engine
+    condition: Condition
+    captures: tuple[Capture, ...]
+    checkpoint: Checkpoint
+    corpus: Corpus | None  # None: prompts are rolled out first
+    corpus_source: str
+    prompts: Sequence[Mapping[str, Any]] = ()
+    sampling: Sampling | None = None
+    trust_remote_code: bool = False
+    timeout_s: float = 1800.0
+
+
+def trace_folder(root: Path, condition: Condition, capture: str) -> Path:
+    return store.inside(root, "traces", condition.id, capture)
+
+
+def failed_folder(root: Path, condition: Condition, capture: str) -> Path:
+    return store.inside(root, "failed", condition.id, capture)
+
+
+def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
+    """Take all captures of an order that are not sealed yet. Returns the corpus, if there is one."""
+    order = _with_known_corpus(root, order)
+    todo = [c for c in order.captures if not _sealed(root, order, c)]
+    for capture in todo:
+        shutil.rmtree(failed_folder(root, order.condition, capture.name), ignore_errors=True)
+    if not todo:
+        return order.corpus
+    staging = store.inside(root, ".work", f"{order.side}-{order.condition.id}")
+    staging.mkdir(parents=True, exist_ok=True)
+    corpus = _take_all(root, staging, order, todo, notify)
+    if all(_sealed(root, order, c) for c in order.captures):
+        shutil.rmtree(staging)
+    return corpus
+
+
+def _sealed(root: Path, order: Order, capture: Capture) -> bool:
+    return store.is_sealed(trace_folder(root, order.condition, capture.name))
+
+
+def _with_known_corpus(root: Path, order: Order) -> Order:
+    """On a rerun the sealed rollout names its corpus."""
+    folder = trace_folder(root, order.condition, "rollout-1")
+    if order.corpus is not None or not store.is_sealed(folder):
+        return order
+    sha = store.verified(folder, "trace")["corpus"]
+    corpus, _, _ = store.load_corpus(store.inside(root, "corpus", sha))
+    return replace(order, corpus=corpus)
+
+
+def _take_all(
+    root: Path, staging: Path, order: Order, todo: list[Capture], notify: launch.Notify
+) -> Corpus | None:
+    try:
+        python = environment.interpreter(order.engine, order.condition)
+    except MismatchError as reason:
+        failure = launch.Failure("environment", reason.code, str(reason))
+        for capture in todo:
+            _store_failure(root, staging, order, capture, failure)
+        return order.corpus
+    # An interrupted run may have left whole captures that were never sealed.
+    order, todo = _harvest(root, staging, order, todo, python, datetime.now(UTC))
+    while todo:
+        started = datetime.now(UTC)
+        _stage(staging, order, todo)
+        notify({"stage": "start", "condition": order.condition.spec, "captures": len(todo)})
+        failure = _guest(staging, order, python, notify)
+        order, rest = _harvest(root, staging, order, todo, python, started)
+        todo = _after_failure(root, staging, order, rest, failure)
+    return order.corpus
+
+
+def _guest(
+    staging: Path, order: Order, python: Path, notify: launch.Notify
+) -> launch.Failure | None:
+    kept = environment.compiled_dir(python, order.condition)
+    launch.lend_compiled(staging, kept)
+    more = order.engine.environment(order.condition)
+    failure = launch.run_guest(staging, python, order.engine.name, more, order.timeout_s, notify)
+    if failure is None:
+        launch.keep_compiled(staging, kept)
+    return failure
+
+
+def _harvest(
+    root: Path,
+    staging: Path,
+    order: Order,
+    todo: list[Capture],
+    python: Path,
+    started: datetime,
+) -> tuple[Order, list[Capture]]:
+    """Seal what is whole. Returns the order with its corpus, once drawn, and what is left to do."""
+    order = _with_drawn_corpus(root, staging, order)
+    origin = _origin(staging, order, python, started)
+    done = _seal_finished(root, staging, order, todo, origin)
+    return order, [c for c in todo if c.name not in done]
+
+
+def _stage(staging: Path, order: Order, todo: list[Capture]) -> None:
+    """Write the job and its inputs. Parts of an earlier, broken try stay: that is the resume."""
+    with_prompts = order.corpus is None
+    sampling = None
+    if with_prompts:
+        assert order.sampling is not None
+        sampling = {
+            "samples": order.sampling.samples,
+            "max_tokens": order.sampling.max_tokens,
+            "seed": order.sampling.seed,
+        }
+        lines = [json.dumps(p, ensure_ascii=False) for p in order.prompts]
+        (staging / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        assert order.corpus is not None
+        wire.save_sequences(staging / "corpus.npz", order.corpus.token_ids, order.corpus.scored)
+    plain = {k: v for k, v in order.condition.options.items() if not k.startswith("arg.")}
+    extra = {k[4:]: v for k, v in order.condition.options.items() if k.startswith("arg.")}
+    job = wire.Job(
+        engine=order.engine.name,
+        model=str(order.checkpoint.path),
+        options={k: v for k, v in plain.items() if k != "python"},
+        captures=[wire.CallPlan(c.name, c.path, [list(g) for g in c.groups]) for c in todo],
+        trust_remote_code=order.trust_remote_code,
+        sampling=sampling,
+        extra=extra,
+    )
+    wire.write_job(staging, job)
+
+
+def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
+    """Once the rollout is whole, its ids become the corpus of everything that follows."""
+    if order.corpus is not None:
+        return order
+    rollout = next(c for c in order.captures if c.path == "rollout")
+    plan = wire.CallPlan(rollout.name, rollout.path, [list(g) for g in rollout.groups])
+    if not wire.is_complete(staging, plan):
+        return order
+    assert order.sampling is not None
+    prompts, _ = wire.load_sequences(staging / "encoded.npz")
+    rows = wire.load_capture(staging, plan)
+    ids, scored = join(prompts, order.sampling.samples, rows)
+    corpus = Corpus(tuple(ids), tuple(scored))
+    recorded = seal.aligned(corpus, rollout, rows)
+    about = {
+        "schema": store.SCHEMA,
+        "source": "rollout",
+        "sampled_by": {
+            "condition": order.condition.spec,
+            "model": order.checkpoint.digest,
+            "temperature": order.sampling.temperature,
+            "support": "whole",
+        },
+        "sequences": len(corpus),
+        "scored_tokens": corpus.scored_tokens,
+    }
+    store.save_corpus(root, corpus, about, {"infer": recorded})
+    return replace(order, corpus=corpus)
+
+
+def _origin(staging: Path, order: Order, python: Path, started: datetime) -> seal.Origin:
+    tokenizer = staging / "tokenizer.json"
+    return seal.Origin(
+        checkpoint={
+            "name": order.checkpoint.name,
+            "digest": order.checkpoint.digest,
+            "path": str(order.checkpoint.path),
+        },
+        corpus_source=order.corpus_source,
+        sampling=order.sampling,
+        tokenizer=wire.read_json(tokenizer) if tokenizer.is_file() else None,
+        interpreter=str(python),
+        started=started.isoformat(timespec="seconds"),
+        seconds=(datetime.now(UTC) - started).total_seconds(),
+    )
+
+
+def _seal_finished(
+    root: Path, staging: Path, order: Order, todo: list[Capture], origin: seal.Origin
+) -> set[str]:
+    """Seal what is whole; a capture that cannot be sealed is a failure, and done with."""
+    done = set()
+    for capture in todo:
+        plan = wire.CallPlan(capture.name, capture.path, [list(g) for g in capture.groups])
+        if order.corpus is None or not wire.is_complete(staging, plan):
+            continue
+        done.add(capture.name)
+        try:
+            seal.seal_trace(
+                root, staging, order.engine, order.condition, capture, order.corpus, origin
+            )
+        except seal.SealRefused as reason:
+            failure = launch.Failure("seal", "SealRefused", str(reason))
+            _store_failure(root, staging, order, capture, failure)
+            # What was refused must be taken again, not resumed.
+            shutil.rmtree(staging / "parts" / capture.name)
+    _save_texts(root, staging, order.corpus)
+    return done
+
+
+def _save_texts(root: Path, staging: Path, corpus: Corpus | None) -> None:
+    """Token texts for the viewer, beside the corpus; the first engine that has a tokenizer."""
+    if corpus is None or not (staging / "texts.json").is_file():
+        return
+    target = store.inside(root, "corpus", corpus.sha, "texts.json")
+    if not target.is_file():
+        store.write_text(target, store.dump_json(wire.read_json(staging / "texts.json")))
+
+
+def _after_failure(
+    root: Path,
+    staging: Path,
+    order: Order,
+    rest: list[Capture],
+    failure: launch.Failure | None,
+) -> list[Capture]:
+    """Store what broke; return what deserves another start (captures the guest never began)."""
+    if not rest:
+        return []
+    if failure is None:
+        failure = launch.Failure("launch", "Unfinished", "the guest ended with work left")
+    broken = [c for c in rest if c.name == failure.capture]
+    if not broken or broken[0].path == "rollout":
+        broken = rest  # it never loaded, or there are no ids to replay
+    for capture in broken:
+        _store_failure(root, staging, order, capture, failure)
+    return [c for c in rest if c not in broken]
+
+
+def _store_failure(
+    root: Path, staging: Path, order: Order, capture: Capture, failure: launch.Failure
+) -> None:
+    error = {
+        "schema": store.SCHEMA,
+        "condition": order.condition.spec,
+        "capture": capture.name,
+        "boundary": failure.boundary,
+        "type": failure.type,
+        "message": failure.message,
+    }
+    tail = launch.log_tail(staging, 60)
+
+    def fill(aside: Path) -> None:
+        (aside / "error.json").write_text(store.dump_json(error), encoding="utf-8")
+        (aside / "worker.log").write_text(tail + "\n", encoding="utf-8")
+
+    folder = failed_folder(root, order.condition, capture.name)
+    store.seal(folder, fill, {"kind": "failure"}, replace=True)
+
+
+def store_blocked(root: Path, order: Order, reason: str) -> None:
+    """Captures that could not start because there were no ids to replay."""
+    staging = store.inside(root, ".work", f"{order.side}-{order.condition.id}")
+    for capture in order.captures:
+        failure = launch.Failure("sample", "NoCorpus", reason)
+        _store_failure(root, staging, order, capture, failure)
+
+
+# ---------------------------------------------------------------- recorded values
+
+
+def with_corpus(order: Order, corpus: Corpus) -> Order:
+    """The order, with the ids to replay."""
+    return replace(order, corpus=corpus)
+
+
+def seal_recorded(
+    root: Path, order: Order, recorded: Mapping[str, Sequence[np.ndarray]]
+) -> Order:
+    """Path rollout of a given corpus is what was recorded with it; the rest is left to the engine."""
+    assert order.corpus is not None
+    for capture in (c for c in order.captures if c.path == "rollout"):
+        if not _sealed(root, order, capture):
+            trace = f"{order.condition.id}/{capture.name}"
+            seal_recorded_trace(
+                root, trace, order.corpus, recorded["infer"], "corpus", {},
+                condition=order.condition.spec, model=order.checkpoint.digest,
+            )  # fmt: skip
+    return replace(order, captures=tuple(c for c in order.captures if c.path != "rollout"))
+
+
+def seal_recorded_trace(
+    root: Path,
+    trace: str,
+    corpus: Corpus,
+    values: Sequence[np.ndarray],
+    source: str,
+    about: Mapping[str, Any],
+    condition: str = "recorded",
+    model: str | None = None,
+) -> None:
+    """A trace from values that somebody else recorded: no engine, and no facts but where from."""
+    folder = store.inside(root, "traces", *trace.split("/"))
+    if store.is_sealed(folder):
+        return
+    capture = trace.split("/")[1]
+    provenance = {
+        "schema": store.SCHEMA,
+        "trace": trace,
+        "condition": condition,
+        "engine": "recorded",
+        "path": capture.rpartition("-")[0],
+        "capture": capture,
+        "corpus": corpus.sha,
+        "corpus_source": source,
+        "model": {"name": None, "digest": model, "path": None},
+        "facts": {"observed": {}, "recorded": dict(about)},
+        "mismatch": mismatch.__version__,
+    }
+
+    def fill(aside: Path) -> None:
+        (aside / "provenance.json").write_text(store.dump_json(provenance), encoding="utf-8")
+        store.write_trace_tokens(aside / "tokens.parquet", corpus, list(values))
+
+    store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})

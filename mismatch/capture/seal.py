@@ -1,0 +1,134 @@
+"""From a guest's parts to a sealed trace. Refuses what contradicts the condition or the corpus."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mismatch
+from mismatch import store, wire
+from mismatch.engines.base import Engine
+from mismatch.model import LOGPROB_CEILING, Capture, Condition, Corpus, Sampling
+
+
+class SealRefused(Exception):
+    """The parts are not a trace of what was asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a trace's provenance says beside the facts."""
+
+    checkpoint: Mapping[str, Any]
+    corpus_source: str
+    sampling: Sampling | None
+    tokenizer: Mapping[str, Any] | None
+    interpreter: str
+    started: str
+    seconds: float
+
+
+def check(engine: Engine, condition: Condition, capture: Capture, facts: Mapping[str, Any]) -> None:
+    """Observed against asked: silent fallback is this field's classic lie."""
+    observed = facts.get("observed", {})
+    for name in engine.observed:
+        if name not in condition.options:
+            continue
+        asked = condition.options[name]
+        if name == "padding" and max(map(len, capture.groups)) == 1:
+            continue  # nothing was padded, so there was nothing to see
+        if name not in observed:
+            raise SealRefused(f"{name}={asked} was asked, and the engine does not show what it used")
+        if observed[name] != asked:
+            raise SealRefused(f"{name}={asked} was asked, {name}={observed[name]} was used")
+
+
+def aligned(corpus: Corpus, capture: Capture, rows: Sequence[wire.Row]) -> list[np.ndarray]:
+    """Full-length log-probabilities per sequence, in corpus order, checked against its ids."""
+    if [r.sequence for r in rows] != list(range(len(corpus))):
+        raise SealRefused(f"{len(rows)} sequences came back of {len(corpus)}")
+    values = []
+    for row, ids, scored in zip(rows, corpus.token_ids, corpus.scored, strict=True):
+        offset = len(ids) - len(row.token_ids)
+        if offset < 0 or not np.array_equal(row.token_ids, ids[offset:]):
+            raise SealRefused(f"sequence {row.sequence}: the engine used other ids")
+        full = np.full(len(ids), np.nan, np.float32)
+        full[offset:] = row.logprobs
+        _check_range(row.sequence, full, scored)
+        values.append(full)
+    return values
+
+
+def _check_range(sequence: int, values: np.ndarray, scored: np.ndarray) -> None:
+    high = np.flatnonzero(scored & (values > LOGPROB_CEILING))
+    if len(high):
+        raise SealRefused(
+            f"sequence {sequence}, position {high[0]}: log-probability {values[high[0]]:g} is above 0"
+        )
+
+
+def seal_trace(
+    root: Path,
+    staging: Path,
+    engine: Engine,
+    condition: Condition,
+    capture: Capture,
+    corpus: Corpus,
+    origin: Origin,
+) -> None:
+    """Check a finished capture and write `traces/<condition>/<capture>/`."""
+    plan = wire.CallPlan(capture.name, capture.path, [list(g) for g in capture.groups])
+    facts = wire.read_json(wire.facts_path(staging, capture.name))
+    check(engine, condition, capture, facts)
+    values = aligned(corpus, capture, wire.load_capture(staging, plan))
+    provenance = _provenance(condition, capture, corpus, facts, origin)
+
+    def fill(aside: Path) -> None:
+        shutil.copyfile(staging / "job.json", aside / "job.json")
+        shutil.copyfile(staging / "worker.log", aside / "worker.log")
+        (aside / "provenance.json").write_text(store.dump_json(provenance), encoding="utf-8")
+        store.write_trace_tokens(aside / "tokens.parquet", corpus, values)
+
+    folder = store.inside(root, "traces", condition.id, capture.name)
+    store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})
+
+
+def _provenance(
+    condition: Condition,
+    capture: Capture,
+    corpus: Corpus,
+    facts: Mapping[str, Any],
+    origin: Origin,
+) -> dict[str, Any]:
+    return {
+        "schema": store.SCHEMA,
+        "trace": f"{condition.id}/{capture.name}",
+        "condition": condition.spec,
+        "engine": condition.engine,
+        "path": capture.path,
+        "capture": capture.name,
+        "corpus": corpus.sha,
+        "corpus_source": origin.corpus_source,
+        "model": dict(origin.checkpoint),
+        "batch": max(map(len, capture.groups)),
+        "calls": len(capture.groups),
+        "facts": dict(facts),
+        "tokenizer": origin.tokenizer,
+        "sampling": None
+        if origin.sampling is None
+        else {
+            "samples": origin.sampling.samples,
+            "max_tokens": origin.sampling.max_tokens,
+            "seed": origin.sampling.seed,
+            "temperature": origin.sampling.temperature,
+        },
+        "interpreter": origin.interpreter,
+        "started": origin.started,
+        "seconds": round(origin.seconds, 1),
+        "mismatch": mismatch.__version__,
+    }

@@ -1,0 +1,258 @@
+"""The command line: a function per verb, each a few lines over mismatch.api."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import mismatch
+from mismatch import api, store
+from mismatch.errors import BUG, INTERRUPTED, MismatchError
+from mismatch.progress import Progress
+from mismatch.report import tables
+
+app = typer.Typer(
+    name="mismatch-probe",
+    help="How far do your trainer and your rollout engine disagree on the same tokens?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+engines_app = typer.Typer(help="List engines, or build one's environment.", rich_markup_mode=None)
+app.add_typer(engines_app, name="engines", invoke_without_command=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder; the same command resumes it.")]
+Folder = Annotated[Path, typer.Argument(help="A folder written by run, import or compare.")]
+
+OUT, ERR = Console(), Console(stderr=True)
+
+
+def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(store.dump_json(summary), nl=False)
+        return
+    tables.terminal(summary, OUT)
+    OUT.print(f"\nreport: {escape(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Show a run's result; the exit code tells whether captures are missing."""
+    failed = api.failures(out)
+    if failed:
+        first = f"{failed[0]['condition']} {failed[0]['capture']} at {failed[0]['boundary']}: "
+        fields = {"first": first + failed[0]["message"], "logs": out / "failed"}
+        if not any(pair["tokens"] for pair in summary["pairs"]):
+            raise MismatchError("captures-failed-all", **fields)
+        _show(summary, out, as_json)
+        error = MismatchError(
+            "captures-failed-some", count=len(failed), total=api.captures_asked(out), **fields
+        )
+        _print_error(error)
+        raise typer.Exit(error.exit_code)
+    _show(summary, out, as_json)
+
+
+@app.command()
+def demo(out: Out = Path("demo-out"), json: Json = False) -> None:
+    """hf against vllm in bf16 on a shipped small checkpoint: real engines, a report in a minute."""
+    with Progress(ERR) as progress:
+        summary = api.demo(out, notify=progress.notify)
+    _captured(summary, out, json)
+
+
+@app.command()
+def run(
+    model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
+    train: Annotated[str, typer.Option(help="Train side: ENGINE[:key=value,...].")],
+    infer: Annotated[str, typer.Option(help="Infer side: ENGINE[:key=value,...].")],
+    out: Out,
+    prompts: Annotated[Path | None, typer.Option(help="JSONL prompts to roll out.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="JSONL ids, or a corpus folder, to replay.")
+    ] = None,
+    paths: Annotated[
+        str | None, typer.Option(help="Of rollout,decode,prefill, with commas.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=9, help="Captures of each path.")] = 1,
+    floor: Annotated[str, typer.Option(help="batch: measure the batch floor too; none.")] = "batch",
+    samples: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest rollout.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rollouts.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without a sign of life.")
+    ] = 1800.0,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own code run.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Replay the same tokens through both engines, compare them, write the report."""
+    if floor not in ("batch", "none"):
+        raise MismatchError("option-value", option="--floor", value=floor, takes="batch|none")
+    with Progress(ERR) as progress:
+        summary = api.run(
+            model=model, train=train, infer=infer, out=out, prompts=prompts, corpus=corpus,
+            paths=None if paths is None else [p for p in paths.split(",") if p],
+            repeats=repeats, floor=floor,  # type: ignore[arg-type]
+            samples=samples, max_tokens=max_tokens, seed=seed, limit=limit, timeout_s=timeout,
+            trust_remote_code=trust_remote_code, notify=progress.notify,
+        )  # fmt: skip
+    _captured(summary, out, json)
+
+
+@app.command()
+def compare(
+    traces: Annotated[list[Path], typer.Argument(help="A run folder, or two trace folders.")],
+    out: Annotated[Path | None, typer.Option(help="Output folder, with two traces.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a run folder's pairs again, or compare two traces from anywhere."""
+    if len(traces) == 1 and out is None:
+        _show(api.compare(traces[0]), traces[0], json)
+    elif len(traces) == 2 and out is not None:
+        _show(api.compare_traces(traces[0], traces[1], out), out, json)
+    else:
+        raise MismatchError(
+            "usage",
+            what="compare takes one run folder, or two traces and --out.",
+            todo="compare DIR | compare TRACE_A TRACE_B --out DIR",
+        )
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Dump files (or prime-rl's folder).")],
+    format: Annotated[str, typer.Option(help="jsonl or prime-rl.")],
+    out: Out,
+    json: Json = False,
+) -> None:
+    """Read log-probabilities that a trainer recorded; no engine is needed."""
+    _show(api.import_dumps(format, files, out), out, json)
+
+
+@app.command()
+def report(folder: Folder, json: Json = False) -> None:
+    """Write report.md and report.html again."""
+    written = api.report(folder)
+    if json:
+        typer.echo(store.dump_json({"written": [p.name for p in written]}), nl=False)
+    else:
+        OUT.print("\n".join(escape(str(p)) for p in written), soft_wrap=True)
+
+
+@app.command()
+def gate(
+    folder: Folder,
+    max: Annotated[list[str], typer.Option(help="KEY=X: the 95% bound must not exceed X.")] = [],  # noqa: B006
+    min: Annotated[list[str], typer.Option(help="KEY=X: the 95% bound must reach X.")] = [],  # noqa: B006
+    pair: Annotated[str | None, typer.Option(help="Only this pair.")] = None,
+    json: Json = False,
+) -> None:
+    """Pass, fail, inconclusive or no evidence: exit 0, 1, 4, 4."""
+    verdict = api.gate(folder, maximum=max, minimum=min, pair=pair)
+    if json:
+        typer.echo(store.dump_json(verdict), nl=False)
+    else:
+        for rule in verdict["rules"]:
+            OUT.print(f"{rule['verdict']}: {escape(rule['reason'])}", soft_wrap=True)
+        OUT.print(f"verdict: {verdict['verdict']}")
+    raise typer.Exit(verdict["exit_code"])
+
+
+@engines_app.callback()
+def engines(context: typer.Context, json: Json = False) -> None:
+    """Each engine, its version and interpreter, or why it cannot run and what to do."""
+    if context.invoked_subcommand:
+        return
+    found = api.engines()
+    if json:
+        typer.echo(store.dump_json({"engines": [asdict(s) for s in found]}), nl=False)
+        return
+    table = Table("engine", "runs", "versions", "interpreter, or what to do")
+    for s in found:
+        versions = " ".join(f"{k} {v}" for k, v in s.versions.items() if k != "python")
+        where = f"{s.python} ({s.source})" if s.ok else f"{s.reason}. Run: {s.todo}"
+        table.add_row(s.engine, "yes" if s.ok else "no", escape(versions), escape(where))
+    OUT.print(table)
+
+
+@engines_app.command("build")
+def engines_build(name: str) -> None:
+    """Build and cache an environment for one engine (hf and vllm share theirs on a CPU)."""
+    python = api.build_engine(name, say=lambda text: ERR.print(escape(text), soft_wrap=True))
+    OUT.print(escape(str(python)), soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mismatch-probe {mismatch.__version__}")
+        raise typer.Exit
+
+
+# ---------------------------------------------------------------- errors
+
+
+def _print_error(error: MismatchError) -> None:
+    ERR.print(f"error: {escape(error.message)}\n{escape(error.hint)}".strip(), soft_wrap=True)
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command; every error leaves by its own exit code and one sentence."""
+    signal.signal(signal.SIGTERM, _stop)
+    as_json = "--json" in sys.argv
+    sys.exit(_guarded(lambda: app(standalone_mode=False), as_json))
+
+
+def _guarded(command: Callable[[], Any], as_json: bool) -> int:
+    try:
+        code = command()
+    except MismatchError as error:
+        return _leave(error, as_json)
+    except KeyboardInterrupt:
+        return _leave(MismatchError("interrupted"), as_json) or INTERRUPTED
+    except Exception as reason:
+        usage = _usage(reason)
+        if usage is not None:
+            return _leave(usage, as_json)
+        if os.environ.get("MISMATCH_DEBUG"):
+            traceback.print_exc()
+        return _leave(MismatchError("bug", reason=f"{type(reason).__name__}: {reason}"), as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(reason: Exception) -> MismatchError | None:
+    """typer's own complaints (an unknown flag, a missing value) as our usage error."""
+    message = getattr(reason, "format_message", None)
+    if message is None:
+        return None
+    words = shlex.join(["mismatch-probe", *sys.argv[1:2], "--help"])
+    return MismatchError("usage", what=str(message()), todo=f"See: {words}")
+
+
+def _leave(error: MismatchError, as_json: bool) -> int:
+    if as_json:
+        typer.echo(store.dump_json(error.as_json()), nl=False)
+    _print_error(error)
+    return error.exit_code if error.exit_code else BUG

@@ -1,0 +1,245 @@
+"""A run folder's traces -> comparisons and summary.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mismatch import store
+from mismatch.compare.align import Tokens, align, read_tokens
+from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
+from mismatch.errors import MismatchError
+from mismatch.model import PairSpec
+
+SEED = 0
+
+
+def compare(root: Path) -> dict[str, Any]:
+    """Measure every pair that run.json names, write comparisons/ and summary.json, return it."""
+    run = read_run(root)
+    cache: dict[str, Tokens] = {}
+    pairs = [_compare_pair(root, spec, cache) for spec in pair_specs(run)]
+    summary = {"schema": store.SCHEMA, "command": run["request"], "pairs": pairs}
+    store.write_text(root / "summary.json", store.dump_json(summary))
+    return summary
+
+
+def read_run(root: Path) -> dict[str, Any]:
+    """run.json of a folder this program wrote."""
+    if not (root / "run.json").is_file():
+        raise MismatchError("not-an-artifact", folder=root, kind="run", reason="it has no run.json")
+    run = store.read_json(root / "run.json")
+    if not isinstance(run, dict) or run.get("schema") != store.SCHEMA:
+        found = run.get("schema") if isinstance(run, dict) else None
+        raise MismatchError(
+            "artifact-too-new", file=root / "run.json", found=found, known=store.SCHEMA
+        )
+    return run
+
+
+def pair_specs(run: Mapping[str, Any]) -> list[PairSpec]:
+    return [PairSpec(**pair) for pair in run["pairs"]]
+
+
+def trace_path(root: Path, trace: str) -> Path:
+    return store.inside(root, "traces", *trace.split("/"))
+
+
+def _compare_pair(root: Path, spec: PairSpec, cache: dict[str, Tokens]) -> dict[str, Any]:
+    missing = [t for t in (spec.left, spec.right) if not store.is_sealed(trace_path(root, t))]
+    if missing:
+        return _failed(root, spec, missing)
+    gap = align(_tokens(root, spec.left, cache), _tokens(root, spec.right, cache))
+    measured = measure(gap, _floors(root, spec, cache), seed=SEED)
+    element = _element(spec, measured, breakdowns(gap), _sampled_by(root, spec))
+    _write(root, spec, gap, _ids(cache[spec.left]), element)
+    return element
+
+
+def _tokens(root: Path, trace: str, cache: dict[str, Tokens]) -> Tokens:
+    if trace not in cache:
+        cache[trace] = read_tokens(trace_path(root, trace))
+    return cache[trace]
+
+
+def _floors(
+    root: Path, spec: PairSpec, cache: dict[str, Tokens]
+) -> dict[str, dict[str, list[Aligned]]]:
+    """Capture 1 of each side against its other captures, as far as they were sealed."""
+    floors: dict[str, dict[str, list[Aligned]]] = {}
+    for name, sides in spec.floors.items():
+        for slot, others in sides.items():
+            first = _tokens(root, spec.left if slot == "train" else spec.right, cache)
+            sealed = [t for t in others if store.is_sealed(trace_path(root, t))]
+            if sealed:
+                found = [align(first, _tokens(root, t, cache)) for t in sealed]
+                floors.setdefault(name, {})[slot] = found
+    return floors
+
+
+def _element(
+    spec: PairSpec, measured: Measured, breaks: Mapping[str, Any], sampled_by: str
+) -> dict[str, Any]:
+    """One element of summary.json's pairs[]."""
+    preflight = [
+        {"rung": "numerics", "verdict": "not checked", "evidence": note, "todo": ""}
+        for note in measured.notes
+    ]
+    return {
+        **_head(spec),
+        "tokens": measured.tokens,
+        "sequences": measured.sequences,
+        "nan_tokens": measured.nan_tokens,
+        "inf_tokens": measured.inf_tokens,
+        "sampled_by": sampled_by,
+        "metrics": dict(measured.metrics),
+        "floor": measured.floor,
+        "excess": measured.excess,
+        "breakdowns": dict(breaks),
+        "preflight": preflight,
+    }
+
+
+def _head(spec: PairSpec) -> dict[str, Any]:
+    left, right = ("train", "infer") if spec.kind == "train-infer" else ("left", "right")
+    return {
+        "id": spec.id,
+        "kind": spec.kind,
+        left: spec.left,
+        right: spec.right,
+        "path": spec.path,
+    }
+
+
+def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
+    """A pair without its traces stays in the summary, with the reason and no number."""
+    empty = measure(*_nothing())
+    reasons = [
+        {"rung": "capture", "verdict": "fail", "evidence": _why(root, t), "todo": _RERUN}
+        for t in missing
+    ]
+    element = _element(spec, empty, {}, "unknown")
+    return {**element, "preflight": reasons}
+
+
+_RERUN = "Read the log under failed/, mend the cause, and run the same command again."
+
+
+def _nothing() -> tuple[Aligned, dict[str, Any]]:
+    import numpy as np
+
+    none = np.zeros(0, np.int32)
+    return Aligned(none, none, none.astype(np.float32), none.astype(np.float32)), {}
+
+
+def _why(root: Path, trace: str) -> str:
+    error = store.inside(root, "failed", *trace.split("/"), "error.json")
+    if not error.is_file():
+        return f"{trace} was never captured"
+    found = store.read_json(error)
+    return f"{trace} failed at {found['boundary']}: {found['message']}"
+
+
+def _sampled_by(root: Path, spec: PairSpec) -> str:
+    """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it)."""
+    right = store.read_json(trace_path(root, spec.right) / "provenance.json")
+    about = store.inside(root, "corpus", right["corpus"], "corpus.json")
+    drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
+    if not drawn:
+        return "unknown"
+    own = (
+        drawn["condition"] == right["condition"]
+        and drawn["model"] == right["model"]["digest"]
+        and drawn["temperature"] == 1.0
+        and drawn["support"] == "whole"
+    )
+    return "infer" if own else "other"
+
+
+def _ids(tokens: Tokens) -> Any:
+    return tokens.token_id[tokens.scored]
+
+
+def _write(root: Path, spec: PairSpec, gap: Aligned, ids: Any, element: dict[str, Any]) -> None:
+    """Seal comparisons/<id>/; its manifest names the hashes of the traces it was made from."""
+    used = [spec.left, spec.right]
+    used += [t for sides in spec.floors.values() for others in sides.values() for t in others]
+    hashes = {
+        t: store.sha256(trace_path(root, t) / store.MANIFEST)
+        for t in dict.fromkeys(used)
+        if store.is_sealed(trace_path(root, t))
+    }
+
+    def fill(aside: Path) -> None:
+        store.write_table(
+            aside / "tokens.parquet",
+            {
+                "sequence_id": gap.sequence.astype("int32"),
+                "position": gap.position.astype("int32"),
+                "token_id": ids.astype("int32"),
+                "lp_train": gap.lp_train,
+                "lp_infer": gap.lp_infer,
+                "d": gap.lp_train.astype("float64") - gap.lp_infer.astype("float64"),
+            },
+        )
+        (aside / "comparison.json").write_text(store.dump_json(element), encoding="utf-8")
+
+    about = {"kind": "comparison", "traces": hashes}
+    store.seal(comparison_path(root, spec.id), fill, about, replace=True)
+
+
+def comparison_path(root: Path, pair: str) -> Path:
+    return store.inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair))
+
+
+def check(root: Path) -> dict[str, Any]:
+    """The summary, after proving that nothing under it changed since it was written.
+
+    Every number shown must be one that was measured on the traces that are here now.
+    """
+    if not (root / "summary.json").is_file():
+        raise MismatchError(
+            "not-an-artifact", folder=root, kind="run", reason="it has no summary.json"
+        )
+    summary = store.read_json(root / "summary.json")
+    specs = pair_specs(read_run(root))
+    pairs = _pairs_of(root, summary)
+    if [p["id"] for p in pairs] != [s.id for s in specs]:
+        raise _edited(root, "its pairs are not those of run.json")
+    for spec, pair in zip(specs, pairs, strict=True):
+        folder = comparison_path(root, spec.id)
+        measured = _checked(root, folder) if store.is_sealed(folder) else None
+        if (measured is None and pair["tokens"]) or (measured is not None and measured != pair):
+            raise _edited(root, f"pair {spec.id} is not what its comparison says")
+    return summary  # type: ignore[no-any-return]
+
+
+def _edited(root: Path, reason: str) -> MismatchError:
+    return MismatchError("artifact-changed", file=root / "summary.json", reason=reason)
+
+
+def _pairs_of(root: Path, summary: Any) -> list[dict[str, Any]]:
+    try:
+        found, pairs = summary["schema"], summary["pairs"]
+        listed = [p for p in pairs if (p["id"], p["tokens"])]
+    except (KeyError, TypeError) as reason:
+        raise _edited(root, f"it is not a summary ({reason})") from None
+    if found != store.SCHEMA:
+        raise MismatchError(
+            "artifact-too-new", file=root / "summary.json", found=found, known=store.SCHEMA
+        )
+    return listed
+
+
+def _checked(root: Path, folder: Path) -> Any:
+    manifest = store.verified(folder, "comparison")
+    for trace, expected in manifest["traces"].items():
+        path = trace_path(root, trace)
+        if not store.is_sealed(path) or store.sha256(path / store.MANIFEST) != expected:
+            raise MismatchError(
+                "artifact-changed", file=path, reason=f"{folder.name} was made from another trace"
+            )
+        store.verified(path, "trace")
+    return store.read_json(folder / "comparison.json")

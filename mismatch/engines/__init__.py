@@ -1,0 +1,58 @@
+"""Engines by name, and the one place where a condition on the command line becomes a Condition."""
+
+from __future__ import annotations
+
+from mismatch.engines.base import Engine
+from mismatch.engines.hf.engine import ENGINE as HF
+from mismatch.engines.toy.engine import ENGINE as TOY
+from mismatch.engines.vllm.engine import ENGINE as VLLM
+from mismatch.errors import MismatchError, suggest
+from mismatch.model import Condition, Option, OptionValue, split_spec
+
+ENGINES: dict[str, Engine] = {"toy": TOY, "hf": HF, "vllm": VLLM}
+
+_PYTHON = Option("str", "the interpreter to run this engine in")
+
+
+def find(name: str) -> Engine:
+    """The engine of that name; else `unknown-engine` with a suggestion."""
+    if name not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise MismatchError(
+            "unknown-engine", engine=name, known=known, hint_extra=suggest(name, ENGINES)
+        )
+    return ENGINES[name]
+
+
+def parse_condition(text: str) -> Condition:
+    """`hf:dtype=bf16,attention=sdpa` -> a Condition whose options the engine knows."""
+    name, raw = split_spec(text)
+    engine = find(name)
+    return Condition(name, {k: _parse_option(engine, k, v) for k, v in raw.items()})
+
+
+def _parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
+    if name.startswith("arg.") and name != "arg.":
+        return _plain(raw)
+    options = {**engine.options, "python": _PYTHON}
+    if name not in options:
+        raise MismatchError(
+            "unknown-option",
+            engine=engine.name,
+            option=name,
+            known=", ".join(sorted(options)),
+            hint_extra=suggest(name, options),
+        )
+    return options[name].parse(name, raw)
+
+
+def _plain(raw: str) -> OptionValue:
+    """arg.NAME=VALUE: true, false and numbers become themselves, the rest stays text."""
+    if raw in ("true", "false"):
+        return raw == "true"
+    for kind in (int, float):
+        try:
+            return kind(raw)
+        except ValueError:
+            continue
+    return raw

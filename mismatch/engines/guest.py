@@ -1,0 +1,183 @@
+"""The guest's main loop: read job.json, drive one Worker, leave parts behind.
+
+Run as `INTERPRETER -P -m mismatch.engines.guest STAGING_FOLDER` with only the staged source on the
+path. It may import the standard library, numpy, the wire module and its own engine.
+
+A Worker is what an engine folder's worker.py provides:
+
+    Worker(job, events)
+    load()                       start the engine, load weights
+    encode(prompts)              -> list of ids, facts about tokenizer and template
+    sample(prompts, seeds)       -> (response ids, their sampling-time log-probabilities) each
+    score(path, sequences, first) -> a float32 array per sequence, same length as its ids; entries
+                                    before `first` (the first scored position) may be NaN
+    texts(ids)                   -> the text of each id
+    facts()                      what was observed, read from the live engine, never from the job
+    close()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mismatch import wire
+
+
+class Stage:
+    """Where the guest is, so that any exception can be attributed to one boundary."""
+
+    def __init__(self, events: wire.Events) -> None:
+        self.boundary, self.capture = "load", None
+        self._events = events
+
+    def enter(self, boundary: str, capture: str | None = None, **more: Any) -> None:
+        self.boundary, self.capture = boundary, capture
+        self._events.send(boundary, capture=capture, **more)
+
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_host() -> None:
+    """A host that is killed outright cannot end its guest; the kernel does it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(folder: Path) -> int:
+    die_with_host()
+    events = wire.Events(folder / "events.jsonl")
+    stage = Stage(events)
+    try:
+        _run(folder, wire.read_job(folder), events, stage)
+    except Exception as reason:
+        traceback.print_exc()
+        error = {"boundary": stage.boundary, "type": type(reason).__name__, "message": str(reason)}
+        wire.write_json(folder / "error.json", {**error, "capture": stage.capture})
+        return 1
+    return 0
+
+
+def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None:
+    stage.enter("load")
+    module = importlib.import_module(f"mismatch.engines.{job.engine}.worker")
+    worker = module.Worker(job, events)
+    worker.load()
+    prompts: list[np.ndarray] = []
+    if job.sampling is not None:
+        stage.enter("encode")
+        prompts = _encode(folder, worker)
+    for plan in job.captures:
+        if not wire.is_complete(folder, plan):
+            _capture(folder, job, plan, worker, prompts, stage)
+    stage.enter("close")
+    _write_texts(folder, worker)
+    worker.close()
+    stage.enter("done")
+
+
+def _encode(folder: Path, worker: Any) -> list[np.ndarray]:
+    lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    ids, about = worker.encode([json.loads(line) for line in lines])
+    rows = [np.asarray(i, np.int32) for i in ids]
+    for number, row in enumerate(rows):
+        if not len(row):
+            raise ValueError(f"prompt {number + 1} has no tokens")
+    wire.save_sequences(folder / "encoded.npz", rows)
+    wire.write_json(folder / "tokenizer.json", about)
+    return rows
+
+
+def _capture(
+    folder: Path,
+    job: wire.Job,
+    plan: wire.CallPlan,
+    worker: Any,
+    prompts: list[np.ndarray],
+    stage: Stage,
+) -> None:
+    sampling = plan.path == "rollout"
+    boundary = "sample" if sampling else "score"
+    stage.enter(boundary, plan.name)
+    sequences = ([], []) if sampling else _sequences(folder, job)
+    for call, group in enumerate(plan.groups):
+        path = wire.part_path(folder, plan.name, call)
+        if path.is_file():
+            continue
+        stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
+        if sampling:
+            rows = _sample(job, worker, prompts, group)
+        else:
+            rows = _score(plan.path, worker, group, *sequences)
+        wire.save_part(path, rows)
+    wire.write_json(wire.facts_path(folder, plan.name), worker.facts())
+    stage.enter("captured", plan.name)
+
+
+def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[int]) -> list[Any]:
+    """Sequence s is sample s % samples of prompt s // samples, with a seed of its own."""
+    assert job.sampling is not None
+    samples, seed = job.sampling["samples"], job.sampling["seed"]
+    outputs = worker.sample([prompts[s // samples] for s in group], [seed + s for s in group])
+    return [wire.Row(s, ids, values) for s, (ids, values) in zip(group, outputs, strict=True)]
+
+
+def _score(
+    path: str, worker: Any, group: list[int], ids: list[np.ndarray], scored: list[np.ndarray]
+) -> list[wire.Row]:
+    chosen = [ids[s] for s in group]
+    first = [int(np.argmax(scored[s])) if scored[s].any() else len(ids[s]) for s in group]
+    values = worker.score(path, chosen, first)
+    for s, row, value in zip(group, chosen, values, strict=True):
+        if len(row) != len(value):
+            raise ValueError(f"sequence {s}: {len(row)} ids sent, {len(value)} values came back")
+    return [wire.Row(s, i, v) for s, i, v in zip(group, chosen, values, strict=True)]
+
+
+def _sequences(folder: Path, job: wire.Job) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The ids to replay: given, or the prompts followed by what the rollout drew."""
+    corpus = folder / "corpus.npz"
+    if not corpus.is_file():
+        rollout = next(plan for plan in job.captures if plan.path == "rollout")
+        assert job.sampling is not None
+        prompts, _ = wire.load_sequences(folder / "encoded.npz")
+        wire.save_sequences(
+            corpus, *join(prompts, job.sampling["samples"], wire.load_capture(folder, rollout))
+        )
+    return wire.load_sequences(corpus)
+
+
+def join(
+    prompts: list[np.ndarray], samples: int, rollout: list[wire.Row]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Prompts and their rollouts -> full sequences, with the response scored."""
+    ids, masks = [], []
+    for row in rollout:
+        prompt = prompts[row.sequence // samples]
+        ids.append(np.concatenate([prompt, row.token_ids]))
+        masks.append(np.arange(len(ids[-1])) >= len(prompt))
+    return ids, masks
+
+
+def _write_texts(folder: Path, worker: Any) -> None:
+    """Token texts for the report's viewer; every id that was replayed, once."""
+    if not (folder / "corpus.npz").is_file():
+        return
+    ids = np.unique(np.concatenate(wire.load_sequences(folder / "corpus.npz")[0])).tolist()
+    texts = worker.texts(ids)
+    if texts is not None:
+        wire.write_json(folder / "texts.json", dict(zip(map(str, ids), texts, strict=True)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

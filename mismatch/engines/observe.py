@@ -1,0 +1,45 @@
+"""Facts any guest can observe about its process. Standard library only; runs in the guest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+#: Environment switches that are known to change numerics or kernels, by prefix.
+SWITCHES = (
+    "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "FLASH", "KMP_", "MKL_", "NCCL_", "NVIDIA_TF32",
+    "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "VLLM_",
+)  # fmt: skip
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+def versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Installed versions of the named distributions; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def switches() -> dict[str, str]:
+    """Environment variables that steer kernels; names that look like a secret are never read."""
+    chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _SECRET.search(n))
+    return {name: os.environ[name] for name in sorted(chosen)}
+
+
+def processor() -> str:
+    """The CPU's model name (its vector units choose the kernels)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.machine()

@@ -1,0 +1,189 @@
+"""Guest half of toy: a dense Llama in float64 numpy, with faults that tests can ask for.
+
+MISMATCH_TOY_FAULT=WHERE:KIND[@CALL], where WHERE is load, rollout, decode, prefill or score; KIND is
+die, sigkill, hang, nan or positive; CALL counts the calls of that path from 1 (default 1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mismatch import wire
+from mismatch.engines import observe
+
+
+class Worker:
+    """See mismatch.engines.guest for the contract."""
+
+    def __init__(self, job: wire.Job, events: wire.Events) -> None:
+        self.job, self.events = job, events
+        self.noise = float(job.options.get("noise", 0))
+        self.calls: dict[str, int] = {}
+
+    def load(self) -> None:
+        self._fault("load")
+        self.model = Llama(Path(self.job.model))
+
+    def encode(self, prompts: list[dict[str, Any]]) -> tuple[list[list[int]], dict[str, Any]]:
+        """Bytes modulo the vocabulary: enough to exercise the road."""
+        return [self._ids(p) for p in prompts], {"class": "bytes", "template_sha256": None}
+
+    def _ids(self, prompt: dict[str, Any]) -> list[int]:
+        if "token_ids" in prompt:
+            return list(prompt["token_ids"])
+        text = prompt.get("prompt") or "".join(str(m["content"]) for m in prompt["messages"])
+        return [b % self.model.vocabulary for b in text.encode()]
+
+    def texts(self, ids: list[int]) -> list[str]:
+        return [f"<{i}>" for i in ids]
+
+    def sample(
+        self, prompts: list[np.ndarray], seeds: list[int]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        kind = self._fault("rollout")
+        return [self._draw(p, s, len(prompts), kind) for p, s in zip(prompts, seeds, strict=True)]
+
+    def _draw(
+        self, prompt: np.ndarray, seed: int, rows: int, kind: str | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.job.sampling is not None
+        rng, ids = np.random.default_rng(seed), prompt
+        for _ in range(self.job.sampling["max_tokens"]):
+            probabilities = np.exp(self.model.logprobs(ids)[-1])
+            token = rng.choice(len(probabilities), p=probabilities / probabilities.sum())
+            ids = np.append(ids, np.int32(token))
+        # Sampling is decoding: the same noise as a forced decode of the same ids.
+        return ids[len(prompt) :], self._values("decode", ids, rows, kind)[len(prompt) :]
+
+    def score(
+        self, path: str, sequences: list[np.ndarray], first: list[int]
+    ) -> list[np.ndarray]:
+        kind = self._fault(path)
+        return [self._values(path, ids, len(sequences), kind) for ids in sequences]
+
+    def _values(self, path: str, ids: np.ndarray, rows: int, kind: str | None) -> np.ndarray:
+        values = np.full(len(ids), np.nan, np.float32)
+        table = self.model.logprobs(ids)
+        values[1:] = table[np.arange(len(ids) - 1), ids[1:]]
+        if self.noise:
+            seed = [zlib.crc32(path.encode()), rows, *ids.tolist()]
+            noise = np.random.default_rng(seed).normal(0, self.noise, len(ids))
+            values = np.minimum(values + noise, 0).astype(np.float32)
+        if kind in ("nan", "positive"):
+            values[-1] = np.nan if kind == "nan" else 0.5
+        return values
+
+    def _fault(self, where: str) -> str | None:
+        self.calls[where] = self.calls.get(where, 0) + 1
+        target, _, rest = os.environ.get("MISMATCH_TOY_FAULT", "").partition(":")
+        kind, _, call = rest.partition("@")
+        if target != where or self.calls[where] != int(call or 1):
+            return None
+        if kind == "die":
+            raise RuntimeError(f"asked to die at {where}")
+        if kind == "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hang":
+            time.sleep(3600)
+        return kind
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "observed": {"dtype": "fp32"},
+            "device": observe.processor(),
+            "logprob_space": "log_softmax over float64 logits",
+            "versions": observe.versions(("numpy",)),
+            "env": observe.switches(),
+        }
+
+    def close(self) -> None: ...
+
+
+class Llama:
+    """A dense Llama checkpoint evaluated in float64, whole sequence at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.weights = _read_safetensors(folder / "model.safetensors")
+        self.vocabulary = self.config["vocab_size"]
+
+    def logprobs(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) ids -> (n, vocabulary) log-probabilities of the next token, nats."""
+        hidden = self.weights["model.embed_tokens.weight"][ids]
+        for layer in range(self.config["num_hidden_layers"]):
+            hidden = hidden + self._attention(layer, self._norm(f"{layer}.input_layernorm", hidden))
+            normed = self._norm(f"{layer}.post_attention_layernorm", hidden)
+            hidden = hidden + self._mlp(layer, normed)
+        head = self.weights.get("lm_head.weight", self.weights["model.embed_tokens.weight"])
+        logits = self._rms(hidden, self.weights["model.norm.weight"]) @ head.T
+        logits -= logits.max(-1, keepdims=True)
+        return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+
+    def _layer(self, layer: int, name: str) -> np.ndarray:
+        return self.weights[f"model.layers.{layer}.{name}.weight"]
+
+    def _norm(self, name: str, x: np.ndarray) -> np.ndarray:
+        return self._rms(x, self.weights[f"model.layers.{name}.weight"])
+
+    def _rms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        scale = np.sqrt((x * x).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
+        return np.asarray(x / scale * weight)
+
+    def _mlp(self, layer: int, x: np.ndarray) -> np.ndarray:
+        gate = x @ self._layer(layer, "mlp.gate_proj").T
+        up = x @ self._layer(layer, "mlp.up_proj").T
+        return np.asarray((gate / (1 + np.exp(-gate)) * up) @ self._layer(layer, "mlp.down_proj").T)
+
+    def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
+        heads, groups = self.config["num_attention_heads"], self.config["num_key_value_heads"]
+        q = self._rope(self._split(layer, "q_proj", x))
+        k = self._rope(self._split(layer, "k_proj", x)).repeat(heads // groups, 1)
+        v = self._split(layer, "v_proj", x).repeat(heads // groups, 1)
+        scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(q.shape[-1])
+        scores[:, np.triu(np.ones(scores.shape[1:], bool), 1)] = -np.inf
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = np.einsum("hqk,khd->qhd", scores / scores.sum(-1, keepdims=True), v)
+        return np.asarray(mixed.reshape(len(x), -1) @ self._layer(layer, "self_attn.o_proj").T)
+
+    def _split(self, layer: int, name: str, x: np.ndarray) -> np.ndarray:
+        """(n, hidden) -> (n, heads, head size)."""
+        size = self.config.get("head_dim") or (
+            self.config["hidden_size"] // self.config["num_attention_heads"]
+        )
+        return np.asarray(x @ self._layer(layer, f"self_attn.{name}").T).reshape(len(x), -1, size)
+
+    def _rope(self, x: np.ndarray) -> np.ndarray:
+        half = x.shape[-1] // 2
+        theta = self.config.get("rope_parameters", {}).get("rope_theta", 10000.0)
+        angles = np.outer(np.arange(len(x)), theta ** (-np.arange(half) / half))[:, None]
+        a, b = x[..., :half], x[..., half:]
+        sin, cos = np.sin(angles), np.cos(angles)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors as float64. The format: u64 header length, JSON header, raw little-endian data."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            raw = data[start + begin : start + end]
+            tensors[name] = _decode(raw, entry["dtype"]).reshape(entry["shape"])
+    return tensors
+
+
+def _decode(raw: bytes, dtype: str) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32
+        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+    return np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)

@@ -1,0 +1,260 @@
+"""Artifact folders: written aside, hashed, renamed once, never edited.
+
+A folder is an artifact when it has a MANIFEST.json, which is written last and names the sha256 of
+every other file. Reading goes through `verified`, so an edited or truncated file is found before a
+number is taken from it.
+
+    <out>/run.json                                   what was asked (the plan a rerun must repeat)
+    <out>/corpus/<sha>/                              sequences.parquet corpus.json [recorded.parquet]
+    <out>/traces/<condition>/<capture>/              job.json provenance.json tokens.parquet worker.log
+    <out>/failed/<condition>/<capture>/              error.json worker.log
+    <out>/comparisons/<pair id>/                     tokens.parquet comparison.json
+    <out>/.work/                                     unfinished captures, for resume
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mismatch.errors import MismatchError
+from mismatch.model import Corpus
+
+SCHEMA = 1
+MANIFEST = "MANIFEST.json"
+
+
+def dump_json(value: Any) -> str:
+    """JSON text, stable and strict: NaN is a bug here, not a number."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_json(text: str) -> Any:
+    return json.loads(text)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of ours; a damaged one is `artifact-changed`."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MismatchError("file-missing", what="File", file=path) from None
+    except (OSError, ValueError) as reason:
+        raise MismatchError("artifact-changed", file=path, reason=reason) from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: aside, then one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as reason:
+        aside.unlink(missing_ok=True)
+        raise _writing_failed(path, reason) from None
+
+
+def _writing_failed(path: Path, reason: OSError) -> MismatchError:
+    words = "no space left on the device" if reason.errno == errno.ENOSPC else str(reason)
+    return MismatchError("out-of-space", file=path, reason=words)
+
+
+def text_digest(text: str) -> str:
+    """16 hex digits that name a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def values_digest(rows: Sequence[np.ndarray]) -> str:
+    """16 hex digits that name arrays of log-probabilities, bit for bit."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(np.ascontiguousarray(row, "<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def copy_artifact(source: Path, target: Path) -> None:
+    """Copy a sealed folder whole: aside, then one rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=target.parent))
+    try:
+        shutil.copytree(source, aside, dirs_exist_ok=True, symlinks=False)
+        aside.rename(target)
+    except (OSError, shutil.Error) as reason:
+        raise _writing_failed(target, OSError(str(reason))) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def inside(root: Path, *parts: str) -> Path:
+    """`root/parts...`, refused if a part would leave root."""
+    path = root.joinpath(*parts)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise MismatchError("usage", what=f"{path} leaves {root}.", todo="Use a plain name.")
+    return path
+
+
+def seal(
+    folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any], replace: bool = False
+) -> str:
+    """Make an artifact folder: `fill(aside)` writes its files, the manifest comes last.
+
+    about: extra manifest entries (kind, trace hashes). Returns the manifest's sha256.
+    Without `replace` an existing folder is an error of the caller.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=folder.parent))
+    except OSError as reason:
+        raise _writing_failed(folder, reason) from None
+    try:
+        fill(aside)
+        files = {p.name: sha256(p) for p in sorted(aside.iterdir())}
+        manifest = {"schema": SCHEMA, **about, "files": files}
+        (aside / MANIFEST).write_text(dump_json(manifest), encoding="utf-8")
+        aside.chmod(0o755)
+        if replace and folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    except OSError as reason:
+        raise _writing_failed(folder, reason) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return sha256(folder / MANIFEST)
+
+
+def is_sealed(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def verified(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest of an artifact whose files all still have their hashes; else an error."""
+    if not is_sealed(folder):
+        raise MismatchError("not-an-artifact", folder=folder, kind=kind, reason="no MANIFEST.json")
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise MismatchError("artifact-changed", file=folder / MANIFEST, reason="not a manifest")
+    if manifest.get("schema") != SCHEMA:
+        raise MismatchError(
+            "artifact-too-new", file=folder / MANIFEST, found=manifest.get("schema"), known=SCHEMA
+        )
+    if manifest.get("kind") != kind:
+        raise MismatchError(
+            "not-an-artifact", folder=folder, kind=kind, reason=f"it is a {manifest.get('kind')}"
+        )
+    for name, expected in manifest["files"].items():
+        path = inside(folder, name)
+        if not path.is_file():
+            raise MismatchError("artifact-changed", file=path, reason="it is gone")
+        if sha256(path) != expected:
+            raise MismatchError("artifact-changed", file=path, reason="its sha256 differs")
+    return manifest
+
+
+# ---------------------------------------------------------------- tables
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Columns (numpy or arrow) to zstd parquet."""
+    pq.write_table(pa.table(dict(columns)), path, compression="zstd")
+
+
+def read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise MismatchError("file-missing", what="File", file=path) from None
+    except (OSError, pa.ArrowException) as reason:
+        raise MismatchError("artifact-changed", file=path, reason=reason) from None
+
+
+def logprob_column(values: np.ndarray, scored: np.ndarray) -> pa.Array:
+    """float32 with null = not scored; NaN stays NaN (the engine said so)."""
+    return pa.array(np.asarray(values, np.float32), mask=~np.asarray(scored, bool))
+
+
+def write_trace_tokens(path: Path, corpus: Corpus, logprobs: list[np.ndarray]) -> None:
+    """A trace's tokens.parquet: one row for each position of each sequence.
+
+    logprobs: one float array per sequence, same length as its ids; unscored entries are ignored.
+    """
+    lengths = [len(ids) for ids in corpus.token_ids]
+    write_table(
+        path,
+        {
+            "sequence_id": np.repeat(np.arange(len(corpus), dtype=np.int32), lengths),
+            "position": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+            "token_id": np.concatenate(corpus.token_ids).astype(np.int32),
+            "logprob": logprob_column(np.concatenate(logprobs), np.concatenate(corpus.scored)),
+        },
+    )
+
+
+# ---------------------------------------------------------------- corpus folders
+
+
+def save_corpus(
+    root: Path,
+    corpus: Corpus,
+    about: Mapping[str, Any],
+    recorded: Mapping[str, list[np.ndarray]] | None = None,
+) -> Path:
+    """Write `<root>/corpus/<sha>/`; one that is already there is kept (its name is its content).
+
+    recorded: log-probabilities that came with the ids, {"infer": [...], "train": [...]}, full
+    length; they make path `rollout` available without an engine.
+    """
+    folder = inside(root, "corpus", corpus.sha)
+    if is_sealed(folder):
+        return folder
+
+    def fill(aside: Path) -> None:
+        ids = pa.array([i.tolist() for i in corpus.token_ids], pa.list_(pa.int32()))
+        scored = pa.array([s.tolist() for s in corpus.scored], pa.list_(pa.bool_()))
+        numbers = np.arange(len(corpus), dtype=np.int32)
+        write_table(
+            aside / "sequences.parquet",
+            {"sequence_id": numbers, "token_ids": ids, "scored": scored},
+        )
+        if recorded:
+            columns = {
+                side: pa.array([np.asarray(v, np.float32) for v in values], pa.list_(pa.float32()))
+                for side, values in recorded.items()
+            }
+            write_table(aside / "recorded.parquet", {"sequence_id": numbers, **columns})
+        (aside / "corpus.json").write_text(dump_json(dict(about)), encoding="utf-8")
+
+    seal(folder, fill, {"kind": "corpus"})
+    return folder
+
+
+def load_corpus(folder: Path) -> tuple[Corpus, dict[str, Any], dict[str, list[np.ndarray]]]:
+    """A verified corpus folder -> corpus, what corpus.json says of it, recorded values by side."""
+    verified(folder, "corpus")
+    table = read_table(folder / "sequences.parquet")
+    corpus = Corpus(
+        tuple(np.array(v.values, np.int32) for v in table["token_ids"]),
+        tuple(np.array(v.values.to_numpy(zero_copy_only=False), bool) for v in table["scored"]),
+    )
+    recorded: dict[str, list[np.ndarray]] = {}
+    if (folder / "recorded.parquet").is_file():
+        values = read_table(folder / "recorded.parquet")
+        for side in (c for c in values.column_names if c != "sequence_id"):
+            recorded[side] = [np.array(v.values, np.float32) for v in values[side]]
+    return corpus, read_json(folder / "corpus.json"), recorded

@@ -1,0 +1,214 @@
+"""What host and guest say to each other: job in, parts and events out. Standard library and numpy.
+
+The guest runs in another interpreter with another set of packages, so everything crosses as files
+in one staging folder:
+
+    job.json        what to do (Job)                       host -> guest
+    prompts.jsonl   prompts to encode and sample            host -> guest
+    corpus.npz      ids to replay                           host -> guest
+    encoded.npz     prompts as ids                          guest -> host
+    parts/<capture>/<call>.npz     one engine call          guest -> host, and resume
+    parts/<capture>/facts.json     observed, after the last call
+    events.jsonl    progress, one line each (also the liveness signal)
+    error.json      why the guest stopped
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """One capture for the guest: its name, path, and the sequences of each engine call."""
+
+    name: str
+    path: str
+    groups: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a guest needs. `options` are the condition's, typed; an absent one is not set."""
+
+    engine: str
+    model: str
+    options: dict[str, Any]
+    captures: list[CallPlan]
+    trust_remote_code: bool = False
+    sampling: dict[str, Any] | None = None  # samples, max_tokens, seed; None: ids are given
+    schema: int = SCHEMA
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write_job(folder: Path, job: Job) -> None:
+    write_json(folder / "job.json", asdict(job))
+
+
+def read_job(folder: Path) -> Job:
+    raw = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    if raw["schema"] != SCHEMA:
+        raise ValueError(f"job.json has schema {raw['schema']}, this guest speaks {SCHEMA}")
+    raw["captures"] = [CallPlan(**c) for c in raw["captures"]]
+    return Job(**raw)
+
+
+def write_json(path: Path, value: Any) -> None:
+    aside = path.with_name("." + path.name)
+    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    aside.replace(path)
+
+
+# ---------------------------------------------------------------- ragged arrays
+
+
+def pack(rows: Sequence[np.ndarray], dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows -> (flat values, offsets of length rows + 1)."""
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(r) for r in rows], out=offsets[1:])
+    flat = np.concatenate([np.asarray(r, dtype) for r in rows]) if rows else np.zeros(0, dtype)
+    return flat.astype(dtype), offsets
+
+
+def unpack(flat: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    return [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An .npz, whole or not at all (aside, then one rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("wb") as stream:
+        np.savez(stream, **dict(arrays))  # type: ignore[arg-type]
+    aside.replace(path)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def save_sequences(
+    path: Path, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None = None
+) -> None:
+    """ids (and scored masks) of a corpus, or of encoded prompts."""
+    flat, offsets = pack(ids, "int32")
+    arrays = {"ids": flat, "offsets": offsets}
+    if masks is not None:
+        arrays["scored"] = pack(masks, "bool")[0]
+    save_arrays(path, arrays)
+
+
+def load_sequences(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(ids, scored); a file without masks gives empty masks."""
+    arrays = load_arrays(path)
+    ids = unpack(arrays["ids"], arrays["offsets"])
+    masks = unpack(arrays["scored"], arrays["offsets"]) if "scored" in arrays else []
+    return ids, masks
+
+
+# ---------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence as an engine call returned it.
+
+    token_ids: (n,) the ids whose log-probabilities follow: the whole sequence for decode, prefill
+    and score; the response alone for a rollout. logprobs: (n,) float32 nats, NaN where the engine
+    gave none or said NaN (the mask tells the two apart).
+    """
+
+    sequence: int
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+
+
+def part_path(folder: Path, capture: str, call: int) -> Path:
+    return folder / "parts" / capture / f"{call:06d}.npz"
+
+
+def facts_path(folder: Path, capture: str) -> Path:
+    return folder / "parts" / capture / "facts.json"
+
+
+def save_part(path: Path, rows: Sequence[Row]) -> None:
+    ids, offsets = pack([r.token_ids for r in rows], "int32")
+    save_arrays(
+        path,
+        {
+            "sequence": np.array([r.sequence for r in rows], np.int32),
+            "ids": ids,
+            "offsets": offsets,
+            "logprobs": pack([r.logprobs for r in rows], "float32")[0],
+        },
+    )
+
+
+def load_part(path: Path) -> list[Row]:
+    arrays = load_arrays(path)
+    ids = unpack(arrays["ids"], arrays["offsets"])
+    values = unpack(arrays["logprobs"], arrays["offsets"])
+    numbers = arrays["sequence"].tolist()
+    return [Row(s, i, v) for s, i, v in zip(numbers, ids, values, strict=True)]
+
+
+def load_capture(folder: Path, plan: CallPlan) -> list[Row]:
+    """All rows of a finished capture, by sequence number."""
+    rows = [r for k in range(len(plan.groups)) for r in load_part(part_path(folder, plan.name, k))]
+    return sorted(rows, key=lambda r: r.sequence)
+
+
+def is_complete(folder: Path, plan: CallPlan) -> bool:
+    """All calls returned and the facts were taken."""
+    calls = range(len(plan.groups))
+    return facts_path(folder, plan.name).is_file() and all(
+        part_path(folder, plan.name, k).is_file() for k in calls
+    )
+
+
+# ---------------------------------------------------------------- events
+
+
+class Events:
+    """Appends one JSON line per event; the host reads them for progress and liveness."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._last_tick = 0.0
+
+    def send(self, stage: str, **more: Any) -> None:
+        line = json.dumps({"stage": stage, "t": round(time.time(), 3), **more})
+        os.write(self._file, (line + "\n").encode())
+
+    def tick(self, done: int, of: int) -> None:
+        """Progress inside a call; at most one line a second, so that it costs nothing."""
+        now = time.monotonic()
+        if now - self._last_tick >= 1.0:
+            self._last_tick = now
+            self.send("tick", done=done, of=of)
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Whole lines after a byte offset, and the new offset."""
+    if not path.is_file():
+        return [], offset
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read()
+    end = data.rfind(b"\n") + 1
+    return [json.loads(line) for line in data[:end].splitlines()], offset + end
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
