@@ -1,8 +1,8 @@
 """The verbs, for notebooks and trainers; the command line is a thin layer over this file.
 
-    from mismatch import api
-    summary = api.run(model="ckpt", train="hf:dtype=bf16", infer="vllm:dtype=bf16",
-                      prompts="prompts.jsonl", out="out")
+from mismatch import api
+summary = api.run(model="ckpt", train="hf:dtype=bf16", infer="vllm:dtype=bf16",
+                  prompts="prompts.jsonl", out="out")
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _check_sides(train: Condition, infer: Condition, paths: Sequence[str]) -> No
             raise MismatchError("condition-refused", condition=condition.spec, reason=reason)
 
 
-def _read_ids(
-    prompts: str | Path | None, corpus: str | Path | None, limit: int | None
-) -> _Ids:
+def _read_ids(prompts: str | Path | None, corpus: str | Path | None, limit: int | None) -> _Ids:
     if (prompts is None) == (corpus is None):
         raise MismatchError(
             "usage",
@@ -406,9 +404,7 @@ def _bring(root: Path, end: _Foreign, place: str) -> None:
 # ---------------------------------------------------------------- recorded dumps
 
 
-def import_dumps(
-    format: str, files: Sequence[str | Path], out: str | Path
-) -> dict[str, Any]:
+def import_dumps(format: str, files: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
     """Recorded log-probabilities of both sides -> traces, comparison, report. Needs no engine."""
     if format not in READERS:
         raise MismatchError(

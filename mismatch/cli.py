@@ -93,9 +93,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest rollout.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rollouts.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without a sign of life.")
-    ] = 1800.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a sign of life.")] = 1800.0,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own code run.")
     ] = False,

@@ -16,9 +16,7 @@ from mismatch.model import PairSpec
 
 
 @contextmanager
-def claimed(
-    root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]
-) -> Iterator[Path]:
+def claimed(root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]) -> Iterator[Path]:
     """Hold `root` for this request; writes run.json on first use.
 
     An absent or empty folder is taken; one that holds the same request is resumed; anything else

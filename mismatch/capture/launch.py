@@ -41,7 +41,12 @@ def stage_guest(folder: Path, engine: str) -> Path:
     root = Path(mismatch.__file__).parent
     target = folder / "guest"
     shutil.rmtree(target, ignore_errors=True)
-    for name in ("wire.py", "engines/guest.py", "engines/observe.py", f"engines/{engine}/worker.py"):
+    for name in (
+        "wire.py",
+        "engines/guest.py",
+        "engines/observe.py",
+        f"engines/{engine}/worker.py",
+    ):
         (target / "mismatch" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / "mismatch" / name)
     for package in ("", "engines", f"engines/{engine}"):
@@ -138,7 +143,9 @@ def _verdict(folder: Path, code: int, stage: dict[str, Any]) -> Failure | None:
     if code < 0:
         name = signal.Signals(-code).name
         return Failure("signal", name, f"ended by {name} at {_place(stage)}", stage.get("capture"))
-    boundary = stage["stage"] if stage["stage"] in ("load", "encode", "sample", "score") else "launch"
+    boundary = (
+        stage["stage"] if stage["stage"] in ("load", "encode", "sample", "score") else "launch"
+    )
     message = f"exit code {code} at {_place(stage)}: {log_tail(folder, 1)}"
     return Failure(boundary, "Exit", message, stage.get("capture"))
 

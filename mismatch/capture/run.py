@@ -297,9 +297,7 @@ def with_corpus(order: Order, corpus: Corpus) -> Order:
     return replace(order, corpus=corpus)
 
 
-def seal_recorded(
-    root: Path, order: Order, recorded: Mapping[str, Sequence[np.ndarray]]
-) -> Order:
+def seal_recorded(root: Path, order: Order, recorded: Mapping[str, Sequence[np.ndarray]]) -> Order:
     """Path rollout of a given corpus is what was recorded with it; the rest is left to the engine."""
     assert order.corpus is not None
     for capture in (c for c in order.captures if c.path == "rollout"):

@@ -43,7 +43,9 @@ def check(engine: Engine, condition: Condition, capture: Capture, facts: Mapping
         if name == "padding" and max(map(len, capture.groups)) == 1:
             continue  # nothing was padded, so there was nothing to see
         if name not in observed:
-            raise SealRefused(f"{name}={asked} was asked, and the engine does not show what it used")
+            raise SealRefused(
+                f"{name}={asked} was asked, and the engine does not show what it used"
+            )
         if observed[name] != asked:
             raise SealRefused(f"{name}={asked} was asked, {name}={observed[name]} was used")
 

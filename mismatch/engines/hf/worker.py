@@ -54,9 +54,7 @@ class Worker:
     def texts(self, ids: list[int]) -> list[str] | None:
         return None  # the rollout engine's tokenizer names the tokens
 
-    def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int]
-    ) -> list[np.ndarray]:
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
         torch = self.torch
         ids, mask, positions, starts = self._padded(sequences)
         self._rows_seen.add(len(sequences))

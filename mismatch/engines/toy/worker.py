@@ -63,9 +63,7 @@ class Worker:
         # Sampling is decoding: the same noise as a forced decode of the same ids.
         return ids[len(prompt) :], self._values("decode", ids, rows, kind)[len(prompt) :]
 
-    def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int]
-    ) -> list[np.ndarray]:
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
         kind = self._fault(path)
         return [self._values(path, ids, len(sequences), kind) for ids in sequences]
 

@@ -88,18 +88,19 @@ class Worker:
     def sample(
         self, prompts: list[np.ndarray], seeds: list[int]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """T = 1 over the whole support, with the log-probabilities taken while sampling."""
-        assert self.job.sampling is not None
-        length = self.job.sampling["max_tokens"]
-        params = [self._params(max_tokens=length, seed=s, logprobs=0) for s in seeds]
-        outputs = [o.outputs[0] for o in self._generate([p.tolist() for p in prompts], params)]
-        return [
-            (np.array(o.token_ids, np.int32), _flat(o.logprobs, o.token_ids)) for o in outputs
-        ]
+        """T = 1 over the whole support, with the log-probabilities taken while sampling.
 
-    def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int]
-    ) -> list[np.ndarray]:
+        One seed a call, set on the engine's generator: on a CPU vllm 0.32 dies of a per-request
+        seed as soon as chunked prefill splits a prompt ("CPU Generator does not use offset").
+        """
+        assert self.job.sampling is not None
+        _torch().manual_seed(seeds[0])
+        params = self._params(max_tokens=self.job.sampling["max_tokens"], logprobs=0)
+        requests = [p.tolist() for p in prompts]
+        outputs = [o.outputs[0] for o in self._generate(requests, [params] * len(requests))]
+        return [(np.array(o.token_ids, np.int32), _flat(o.logprobs, o.token_ids)) for o in outputs]
+
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
         values = [np.full(len(ids), np.nan, np.float32) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
         if busy:
@@ -284,7 +285,9 @@ def _progress(events: wire.Events) -> Callable[..., Any]:
 
 def _backends(config: Any) -> list[str]:
     layers = config.compilation_config.static_forward_context.values()
-    return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
+    return sorted(
+        {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
+    )
 
 
 def _resolved(config: Any) -> dict[str, Any]:

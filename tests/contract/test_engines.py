@@ -1,0 +1,210 @@
+"""The contract that every engine meets, on models whose log-probabilities are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mismatch import store
+from mismatch.capture import checkpoint, plan
+from mismatch.capture import run as captures
+from mismatch.compare.align import Tokens, read_tokens
+from mismatch.engines import ENGINES, parse_condition
+from mismatch.model import Corpus, Sampling, make_corpus, side_of
+from tests import known
+
+# float32 in the engines, float64 in the closed form.
+TOLERANCE_NATS = 5e-4
+
+CONDITIONS = {
+    "toy": "toy:dtype=fp32",
+    "hf": "hf:dtype=fp32,attention=eager",
+    "vllm": "vllm:dtype=fp32,eager=true",
+}
+
+real = pytest.mark.real
+ENGINE_PARAMS = [
+    pytest.param(name, marks=() if name == "toy" else real, id=name) for name in ENGINES
+]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one engine made of one known model."""
+
+    root: Path
+    condition_id: str
+    corpus: Corpus
+    model: Path
+
+    def trace(self, name: str) -> Tokens:
+        return read_tokens(self.root / "traces" / self.condition_id / name)
+
+    def provenance(self, name: str) -> dict:
+        folder = self.root / "traces" / self.condition_id / name
+        return store.read_json(folder / "provenance.json")
+
+    def names(self) -> list[str]:
+        return sorted(p.name for p in (self.root / "traces" / self.condition_id).iterdir())
+
+
+def _order(engine: str, model: Path, corpus: Corpus | None, prompts: list[dict]) -> captures.Order:
+    condition = parse_condition(CONDITIONS[engine])
+    known_paths = ENGINES[engine].paths
+    wanted = [p for p in ("rollout", "decode", "prefill", "score") if p in known_paths]
+    if corpus is not None:
+        wanted = [p for p in wanted if p != "rollout"]
+    sequences = len(prompts) if corpus is None else len(corpus)
+    return captures.Order(
+        side=side_of(wanted[0]),
+        engine=ENGINES[engine],
+        condition=condition,
+        captures=tuple(plan.captures(ENGINES[engine], condition, wanted, 2, "batch", sequences)),
+        checkpoint=checkpoint.inspect(model),
+        corpus=corpus,
+        corpus_source="contract",
+        prompts=prompts,
+        sampling=Sampling(samples=1, max_tokens=24, seed=5) if corpus is None else None,
+    )
+
+
+def _take(root: Path, engine: str, model: Path, corpus: Corpus | None, prompts: list) -> Captured:
+    order = _order(engine, model, corpus, prompts)
+    got = captures.take(root, order, lambda event: None)
+    errors = [p.read_text() for p in root.glob("failed/*/*/*")]
+    assert got is not None and not errors, "\n".join(errors)
+    return Captured(root, order.condition.id, got, model)
+
+
+def _corpus_with_holes() -> Corpus:
+    """Multi-turn masks: a scored stretch, a hole, another one; one sequence with nothing scored."""
+    rows: list[tuple[np.ndarray, np.ndarray | None]] = []
+    for ids in known.sequences(6, 30):
+        mask = np.zeros(len(ids), bool)
+        mask[5:12] = mask[20:] = True
+        rows.append((np.array(ids), mask))
+    rows.append((np.array(known.sequences(1, 12)[0]), np.zeros(12, bool)))
+    rows.append((np.array(known.sequences(1, 9)[0]), None))
+    return make_corpus(rows)
+
+
+@pytest.fixture(scope="session", params=ENGINE_PARAMS)
+def given_ids(
+    request: pytest.FixtureRequest, attention: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Captured:
+    """The engine's own replay of given ids with holes in the mask, on the attention model."""
+    root = tmp_path_factory.mktemp(f"given-{request.param}")
+    return _take(root, request.param, attention, _corpus_with_holes(), [])
+
+
+@pytest.fixture(
+    scope="session", params=[p for p in ENGINE_PARAMS if "rollout" in ENGINES[p.id].paths]
+)
+def rolled_out(
+    request: pytest.FixtureRequest, attention: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Captured:
+    """Prompts as ids rolled out and replayed on every path."""
+    prompts = [{"token_ids": ids} for ids in known.sequences(10, 6)]
+    root = tmp_path_factory.mktemp(f"rollout-{request.param}")
+    return _take(root, request.param, attention, None, prompts)
+
+
+def _check_known(captured: Captured, name: str) -> None:
+    trace = captured.trace(name)
+    for number, (ids, scored) in enumerate(
+        zip(captured.corpus.token_ids, captured.corpus.scored, strict=True)
+    ):
+        rows = trace.sequence == number
+        assert np.array_equal(trace.token_id[rows], ids)
+        assert np.array_equal(trace.scored[rows], scored)
+        truth = known.expected(captured.model, ids.tolist())
+        np.testing.assert_allclose(
+            trace.logprob[rows][scored], truth[scored], atol=TOLERANCE_NATS, rtol=0
+        )
+
+
+def test_every_capture_of_given_ids_has_the_known_values(given_ids: Captured) -> None:
+    """Each path in each batch composition gives ln p(token t | tokens < t), at t and nowhere else."""
+    assert given_ids.names(), "nothing was captured"
+    for name in given_ids.names():
+        _check_known(given_ids, name)
+
+
+def test_every_capture_of_a_rollout_has_the_known_values(rolled_out: Captured) -> None:
+    """Sampling-time values and each replay of the drawn ids equal the closed form."""
+    assert "rollout-1" in rolled_out.names()
+    for name in rolled_out.names():
+        _check_known(rolled_out, name)
+
+
+def test_off_by_one_would_be_seen(attention: Path) -> None:
+    """The known model separates neighbours: a shift by one is far outside the tolerance."""
+    truth = known.expected(attention, known.sequences()[0])[1:]
+    assert np.abs(np.diff(truth)).min() > 10 * TOLERANCE_NATS
+
+
+def test_a_repeat_is_bit_equal(given_ids: Captured) -> None:
+    """The same condition and batches from a fresh prefix cache repeat themselves on one machine."""
+    for name in given_ids.names():
+        if name.endswith("-2"):
+            first, again = given_ids.trace(name[:-1] + "1"), given_ids.trace(name)
+            assert np.array_equal(first.logprob, again.logprob), name
+
+
+def test_facts_confirm_the_condition(given_ids: Captured) -> None:
+    """Facts are read from the live engine and name its versions, device and kernels' switches."""
+    facts = given_ids.provenance(given_ids.names()[0])["facts"]
+    engine = ENGINES[given_ids.condition_id.split("-")[0]]
+    options = parse_condition(CONDITIONS[engine.name]).options
+    for name in engine.observed:
+        if name in options:
+            assert facts["observed"][name] == options[name]
+    assert facts["versions"] and facts["device"] and "logprob_space" in facts
+
+
+def test_rollouts_follow_the_model(rolled_out: Captured) -> None:
+    """Drawn tokens come from the recorded distribution: their surprise averages its entropy."""
+    surprise, entropy = [], []
+    for ids, scored in zip(rolled_out.corpus.token_ids, rolled_out.corpus.scored, strict=True):
+        for t in np.flatnonzero(scored):
+            context = ids[:t].tolist()
+            every = [known.expected(rolled_out.model, [*context, v])[-1] for v in range(64)]
+            entropy.append(-float(np.sum(np.exp(every) * np.array(every))))
+            surprise.append(-every[ids[t]])
+    spread = np.std(np.array(surprise) - np.array(entropy)) / np.sqrt(len(surprise))
+    assert abs(np.mean(surprise) - np.mean(entropy)) < 4 * spread
+
+
+def test_rollout_prompts_are_kept_and_only_responses_scored(rolled_out: Captured) -> None:
+    """Each sequence starts with its prompt, unscored; every response token is scored."""
+    for ids, scored, prompt in zip(
+        rolled_out.corpus.token_ids, rolled_out.corpus.scored, known.sequences(10, 6), strict=True
+    ):
+        assert ids[: len(prompt)].tolist() == prompt
+        assert not scored[: len(prompt)].any() and scored[len(prompt) :].all()
+
+
+@pytest.mark.real
+def test_vllm_encodes_text_plainly_and_messages_with_the_template(
+    bigram: Path, tmp_path: Path
+) -> None:
+    """`prompt` gets no template; `messages` gets the chat template with its generation prompt."""
+    prompts = [
+        {"prompt": "t5 t6 t7"},
+        {"messages": [{"role": "user", "content": "t5 t6"}]},
+        {"token_ids": [11, 12]},
+    ]
+    got = _take(tmp_path, "vllm", bigram, None, prompts)
+    heads = [
+        ids[~scored].tolist()
+        for ids, scored in zip(got.corpus.token_ids, got.corpus.scored, strict=True)
+    ]
+    assert heads == [[5, 6, 7], [5, 6, 9], [11, 12]]
+    tokenizer = got.provenance("rollout-1")["tokenizer"]
+    assert tokenizer["template_sha256"] and tokenizer["add_special_tokens"]["prompt"] is True
+    texts = json.loads((tmp_path / "corpus" / got.corpus.sha / "texts.json").read_text())
+    assert texts["5"] == "t5"

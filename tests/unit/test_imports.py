@@ -1,0 +1,91 @@
+"""Who may import whom, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "mismatch"
+
+#: Each layer may import itself and the layers before it. Stages never import each other.
+LAYERS = [
+    {"errors"},
+    {"model"},
+    {"store", "wire"},
+    {"engines"},
+    {"corpus", "capture", "compare", "report", "gate"},
+    {"api"},
+    {"progress"},
+    {"cli"},
+]
+STAGES = LAYERS[4]
+HEAVY = {"torch", "transformers", "vllm", "sglang", "megatron"}
+
+
+def _modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def _part(dotted: str) -> str | None:
+    """`mismatch.capture.run` -> `capture`."""
+    words = dotted.split(".")
+    return words[1] if words[0] == "mismatch" and len(words) > 1 else None
+
+
+def _own(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_each_file_imports_only_its_own_layer_and_lower_ones(path: Path) -> None:
+    """errors <- model <- {store, wire} <- engines <- stages <- api <- cli, and stages never meet."""
+    own = _own(path)
+    if own == "__init__":
+        return
+    level = next(k for k, layer in enumerate(LAYERS) if own in layer)
+    allowed = {own}.union(*LAYERS[:level])
+    if own not in STAGES:
+        allowed |= LAYERS[level]
+    for dotted in _imports(path):
+        part = _part(dotted)
+        known = part in {name for layer in LAYERS for name in layer}
+        assert not known or part in allowed, f"{path.name} imports {dotted}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_engines_are_imported_in_worker_files_alone(path: Path) -> None:
+    """torch, transformers and the engines appear only in worker.py: the core pulls no torch."""
+    heavy = {name.split(".")[0] for name in _imports(path)} & HEAVY
+    assert not heavy or path.name == "worker.py"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("engines/*/worker.py")), ids=lambda p: p.parent.name)
+def test_guests_import_the_wire_and_their_own_engine_alone(path: Path) -> None:
+    """What is staged for a guest is the standard library, numpy, wire, observe and its engine."""
+    ours = {d for d in _imports(path) if d.startswith("mismatch.")}
+    assert ours <= {"mismatch.wire", "mismatch.engines", "mismatch.engines.observe"}
+
+
+def test_nothing_reads_a_pickle() -> None:
+    """No module loads pickles or evaluates text as code."""
+    for path in _modules():
+        text = path.read_text(encoding="utf-8")
+        names = _imports(path)
+        assert not names & {"pickle", "dill", "joblib", "shelve", "marshal"}, path
+        assert "allow_pickle=True" not in text, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"eval", "exec", "compile"}, path
