@@ -170,7 +170,7 @@ ERRORS: dict[str, Entry] = {
 
 
 class MismatchError(Exception):
-    """A user-facing error: a row of ERRORS with its fields filled in. Never shown with a traceback."""
+    """A user-facing error: a row of ERRORS with its fields filled in. Shown without a traceback."""
 
     def __init__(self, code: str, **fields: Any) -> None:
         entry = ERRORS[code]

@@ -23,7 +23,7 @@ Floor = Literal["none", "batch"]
 INFER_PATHS = ("rollout", "decode", "prefill")
 TRAIN_PATH = "score"
 
-#: A log-probability is at most 0; float32 log-softmax may overshoot by rounding, never by this much.
+#: A log-probability is at most 0; float32 log-softmax may overshoot by rounding, never by this.
 LOGPROB_CEILING = 1e-4
 
 
@@ -41,7 +41,7 @@ class Condition:
 
     @property
     def spec(self) -> str:
-        """Canonical text; `parse_condition(c.spec) == c`. `python` names a machine's path: left out."""
+        """Canonical text, read back as it stands. `python` is a path of one machine: left out."""
         pairs = [f"{k}={_text(v)}" for k, v in sorted(self.options.items()) if k != "python"]
         return self.engine + (":" + ",".join(pairs) if pairs else "")
 
@@ -80,7 +80,7 @@ _SPEC_HEAD = re.compile(r"^([A-Za-z0-9_.-]+)(?::(?=[A-Za-z_][\w.]*=)(.*))?$", re
 
 
 def split_spec(text: str) -> tuple[str, dict[str, str]]:
-    """`ENGINE[:key=value,...]` -> engine, raw options. A `:` not followed by `name=` does not split."""
+    """`ENGINE[:key=value,...]` -> engine, raw options. Splits at a `:` before `name=` only."""
     match = _SPEC_HEAD.match(text.strip())
     if match is None:
         raise MismatchError("condition-syntax", text=text)

@@ -4,12 +4,12 @@ A folder is an artifact when it has a MANIFEST.json, which is written last and n
 every other file. Reading goes through `verified`, so an edited or truncated file is found before a
 number is taken from it.
 
-    <out>/run.json                                   what was asked (the plan a rerun must repeat)
-    <out>/corpus/<sha>/                              sequences.parquet corpus.json [recorded.parquet]
-    <out>/traces/<condition>/<capture>/              job.json provenance.json tokens.parquet worker.log
-    <out>/failed/<condition>/<capture>/              error.json worker.log
-    <out>/comparisons/<pair id>/                     tokens.parquet comparison.json
-    <out>/.work/                                     unfinished captures, for resume
+    <out>/run.json                        what was asked: the plan a rerun must repeat
+    <out>/corpus/<sha>/                   sequences.parquet corpus.json [recorded.parquet] [texts]
+    <out>/traces/<condition>/<capture>/   tokens.parquet provenance.json job.json worker.log
+    <out>/failed/<condition>/<capture>/   error.json worker.log
+    <out>/comparisons/<pair id>/          tokens.parquet comparison.json
+    <out>/.work/                          unfinished captures, for resume
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ in one staging folder:
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -81,7 +82,7 @@ def pack(rows: Sequence[np.ndarray], dtype: str) -> tuple[np.ndarray, np.ndarray
 
 
 def unpack(flat: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
-    return [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [flat[a:b] for a, b in itertools.pairwise(offsets.tolist())]
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -188,7 +189,8 @@ class Events:
         self._last_tick = 0.0
 
     def send(self, stage: str, **more: Any) -> None:
-        line = json.dumps({"stage": stage, "t": round(time.time(), 3), **more})
+        clock = {"t": round(time.time(), 3), "cpu_s": round(time.process_time(), 4)}
+        line = json.dumps({"stage": stage, **clock, **more})
         os.write(self._file, (line + "\n").encode())
 
     def tick(self, done: int, of: int) -> None:

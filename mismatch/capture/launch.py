@@ -62,7 +62,7 @@ def run_guest(
     timeout_s: float,
     notify: Notify,
 ) -> Failure | None:
-    """Run the staged job to its end. Ctrl-C ends the guest's whole process group, then re-raises."""
+    """Run the staged job to its end. Ctrl-C ends the guest's process group, then re-raises."""
     for stale in ("events.jsonl", "error.json"):
         (folder / stale).unlink(missing_ok=True)
     guest = stage_guest(folder, engine)

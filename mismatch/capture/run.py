@@ -53,7 +53,7 @@ def failed_folder(root: Path, condition: Condition, capture: str) -> Path:
 
 
 def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
-    """Take all captures of an order that are not sealed yet. Returns the corpus, if there is one."""
+    """Take the captures of an order that are not sealed yet. Returns the corpus, if any."""
     order = _with_known_corpus(root, order)
     todo = [c for c in order.captures if not _sealed(root, order, c)]
     for capture in todo:
@@ -88,9 +88,9 @@ def _take_all(
     try:
         python = environment.interpreter(order.engine, order.condition)
     except MismatchError as reason:
-        failure = launch.Failure("environment", reason.code, str(reason))
+        missing = launch.Failure("environment", reason.code, str(reason))
         for capture in todo:
-            _store_failure(root, staging, order, capture, failure)
+            _store_failure(root, staging, order, capture, missing)
         return order.corpus
     # An interrupted run may have left whole captures that were never sealed.
     order, todo = _harvest(root, staging, order, todo, python, datetime.now(UTC))
@@ -142,7 +142,7 @@ def _stage(staging: Path, order: Order, todo: list[Capture]) -> None:
             "max_tokens": order.sampling.max_tokens,
             "seed": order.sampling.seed,
         }
-        lines = [json.dumps(p, ensure_ascii=False) for p in order.prompts]
+        lines = [json.dumps(p) for p in order.prompts]
         (staging / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         assert order.corpus is not None
@@ -298,7 +298,7 @@ def with_corpus(order: Order, corpus: Corpus) -> Order:
 
 
 def seal_recorded(root: Path, order: Order, recorded: Mapping[str, Sequence[np.ndarray]]) -> Order:
-    """Path rollout of a given corpus is what was recorded with it; the rest is left to the engine."""
+    """Path rollout of a given corpus is what was recorded with it; the engine does the rest."""
     assert order.corpus is not None
     for capture in (c for c in order.captures if c.path == "rollout"):
         if not _sealed(root, order, capture):

@@ -70,7 +70,8 @@ def _check_range(sequence: int, values: np.ndarray, scored: np.ndarray) -> None:
     high = np.flatnonzero(scored & (values > LOGPROB_CEILING))
     if len(high):
         raise SealRefused(
-            f"sequence {sequence}, position {high[0]}: log-probability {values[high[0]]:g} is above 0"
+            f"sequence {sequence}, position {high[0]}: log-probability "
+            f"{values[high[0]]:g} is above 0"
         )
 
 

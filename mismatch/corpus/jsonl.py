@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
+from pydantic_core import from_json
 
 from mismatch.errors import MismatchError
 from mismatch.model import Corpus, make_corpus
@@ -39,10 +40,9 @@ def rows(path: Path, *, nan: bool = False) -> Iterator[tuple[int, dict[str, Any]
     Raises `file-missing`, `file-unreadable` (not UTF-8 text), `bad-row` (not a JSON object) and,
     once the end is reached without a row, `empty-input`.
     """
-    decoder = _LENIENT if nan else _STRICT
     empty = True
     for number, text in _lines(path):
-        yield number, _object(Place(path, number), decoder, text)
+        yield number, _object(Place(path, number), text, nan)
         empty = False
     if empty:
         raise MismatchError("empty-input", file=path)
@@ -84,20 +84,31 @@ _LENIENT = json.JSONDecoder()
 _STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _object(place: Place, decoder: json.JSONDecoder, text: str) -> dict[str, Any]:
-    todo = "Write one JSON object on each line."
+def _object(place: Place, text: str, nan: bool) -> dict[str, Any]:
     try:
-        value = decoder.decode(text)
+        # Five times faster than json, which still reads and explains what this one refuses.
+        value = from_json(text, allow_inf_nan=nan)
+    except ValueError:
+        value = _explained(place, text, _LENIENT if nan else _STRICT)
+    if not isinstance(value, dict):
+        raise place.bad(f"{shown(value)} is not an object", ONE_OBJECT)
+    return value
+
+
+ONE_OBJECT = "Write one JSON object on each line."
+
+
+def _explained(place: Place, text: str, decoder: json.JSONDecoder) -> Any:
+    """The value if json can read it, else why not, in its words."""
+    try:
+        return decoder.decode(text)
     except json.JSONDecodeError as reason:
         why = f"not JSON ({reason.msg}, column {reason.colno})"
-        raise place.bad(why, todo) from None
     except ValueError as reason:
-        raise place.bad(f"not JSON ({str(reason).partition(';')[0]})", todo) from None
+        why = f"not JSON ({str(reason).partition(';')[0]})"
     except RecursionError:
-        raise place.bad("not JSON that can be read (nested too deeply)", todo) from None
-    if not isinstance(value, dict):
-        raise place.bad(f"{shown(value)} is not an object", todo)
-    return value
+        why = "not JSON that can be read (nested too deeply)"
+    raise place.bad(why, ONE_OBJECT)
 
 
 def shown(value: Any) -> str:

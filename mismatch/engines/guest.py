@@ -37,7 +37,8 @@ class Stage:
     """Where the guest is, so that any exception can be attributed to one boundary."""
 
     def __init__(self, events: wire.Events) -> None:
-        self.boundary, self.capture = "load", None
+        self.boundary = "load"
+        self.capture: str | None = None
         self._events = events
 
     def enter(self, boundary: str, capture: str | None = None, **more: Any) -> None:

@@ -128,7 +128,7 @@ def _check_known(captured: Captured, name: str) -> None:
 
 
 def test_every_capture_of_given_ids_has_the_known_values(given_ids: Captured) -> None:
-    """Each path in each batch composition gives ln p(token t | tokens < t), at t and nowhere else."""
+    """Each path in each batch composition gives ln p(token t | tokens < t), at its own t."""
     assert given_ids.names(), "nothing was captured"
     for name in given_ids.names():
         _check_known(given_ids, name)

@@ -51,7 +51,7 @@ def _own(path: Path) -> str:
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_each_file_imports_only_its_own_layer_and_lower_ones(path: Path) -> None:
-    """errors <- model <- {store, wire} <- engines <- stages <- api <- cli, and stages never meet."""
+    """errors <- model <- {store, wire} <- engines <- stages <- api <- cli; stages never meet."""
     own = _own(path)
     if own == "__init__":
         return
@@ -72,7 +72,9 @@ def test_engines_are_imported_in_worker_files_alone(path: Path) -> None:
     assert not heavy or path.name == "worker.py"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("engines/*/worker.py")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("engines/*/worker.py")), ids=lambda p: p.parent.name
+)
 def test_guests_import_the_wire_and_their_own_engine_alone(path: Path) -> None:
     """What is staged for a guest is the standard library, numpy, wire, observe and its engine."""
     ours = {d for d in _imports(path) if d.startswith("mismatch.")}

@@ -15,7 +15,9 @@ from mismatch.model import make_corpus
 
 
 def _seal(folder: Path) -> None:
-    store.seal(folder, lambda aside: (aside / "a.txt").write_text("one") and None, {"kind": "trace"})
+    store.seal(
+        folder, lambda aside: (aside / "a.txt").write_text("one") and None, {"kind": "trace"}
+    )
 
 
 def test_a_sealed_folder_verifies(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Worker:
         return values
 
     def _logprobs(self, logits: Any, ids: Any) -> np.ndarray:
-        """(n, vocabulary) logits -> (n,) float32: the value at t is that of token t given t' < t."""
+        """(n, vocabulary) logits -> (n,) float32: at t the value of token t given those before."""
         torch = self.torch
         table = torch.log_softmax(logits[:-1].float(), dim=-1)
         values = np.full(len(ids), np.nan, np.float32)

@@ -1,7 +1,7 @@
 """Guest half of toy: a dense Llama in float64 numpy, with faults that tests can ask for.
 
-MISMATCH_TOY_FAULT=WHERE:KIND[@CALL], where WHERE is load, rollout, decode, prefill or score; KIND is
-die, sigkill, hang, nan or positive; CALL counts the calls of that path from 1 (default 1).
+MISMATCH_TOY_FAULT=WHERE:KIND[@CALL]. WHERE: load, rollout, decode, prefill or score. KIND: die,
+sigkill, hang, nan or positive. CALL counts the calls of that path from 1 (default 1).
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Llama:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors as float64. The format: u64 header length, JSON header, raw little-endian data."""
+    """All tensors as float64. Format: u64 header length, JSON header, raw little-endian data."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])

@@ -225,7 +225,7 @@ def _encode_one(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
 
 
 def _flat(logprobs: Any, ids: Sequence[int]) -> np.ndarray:
-    """FlatLogprobs of n positions -> (n,) float32 of the ids' own values; NaN where there is none."""
+    """FlatLogprobs of n positions -> (n,) float32 of the ids' own values, NaN where absent."""
     values = np.full(len(ids), np.nan, np.float32)
     for k, token in enumerate(ids):
         for entry in range(logprobs.start_indices[k], logprobs.end_indices[k]):

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from mismatch.capture import environment
-from mismatch.engines import ENGINES
-from mismatch.engines.hf.engine import refuse
-from mismatch.engines import parse_condition
+from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import Machine
+from mismatch.engines.hf.engine import refuse
 
 
 def test_hf_and_vllm_share_one_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ ROW = st.fixed_dictionaries({}, optional={"token_ids": JSON, "loss_mask": JSON, 
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=JSON)
+def test_values_are_read_as_json_reads_them(tmp_path: Path, value: Any) -> None:
+    """The quick parser and Python's own agree on every value, to the last bit."""
+    path = a_file(tmp_path, {"value": value})
+    ((_, row),) = rows(path, nan=True)
+    assert repr(row["value"]) == repr(value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.binary() | st.lists(JSON | ROW).map(lambda v: "\n".join(map(json.dumps, v)).encode())
 )

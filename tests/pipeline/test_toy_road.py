@@ -1,0 +1,282 @@
+"""The whole road on the toy engine: run, compare, report, gate, resume, and what breaks it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mismatch import store
+from tests.pipeline.conftest import Probe, toy_run
+
+TRAIN, INFER = "toy-noise_0.05", "toy"
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    names = ("summary.json", "report.md", "report.html")
+    return {name: (root / name).read_bytes() for name in names}
+
+
+def test_a_run_leaves_every_promised_file(
+    probe: Probe, attention: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """Corpus, sealed traces, comparisons, summary and report, with the keys of the contract."""
+    done = probe(*toy_run(attention, "--prompts", prompts, "--repeats", 2, "--out", "o", "--json"))
+    assert done.code == 0, done.err
+    root = tmp_path / "o"
+    summary = done.json
+    assert list(summary) == ["schema", "command", "pairs"]
+    assert summary == store.read_json(root / "summary.json")
+    keys = [
+        "id", "kind", "train", "infer", "path", "tokens", "sequences", "nan_tokens", "inf_tokens",
+        "sampled_by", "metrics", "floor", "excess", "breakdowns", "preflight",
+    ]  # fmt: skip
+    assert list(summary["pairs"][0]) == keys
+    assert [p["path"] for p in summary["pairs"][:3]] == ["rollout", "decode", "prefill"]
+    assert summary["pairs"][0]["sampled_by"] == "infer"
+    first = root / "traces" / INFER / "rollout-1"
+    assert {p.name for p in first.iterdir()} == {
+        "job.json", "provenance.json", "tokens.parquet", "worker.log", "MANIFEST.json",
+    }  # fmt: skip
+    (corpus,) = (root / "corpus").iterdir()
+    assert {"sequences.parquet", "corpus.json"} <= {p.name for p in corpus.iterdir()}
+    for pair in summary["pairs"]:
+        assert (root / "comparisons" / pair["id"] / "tokens.parquet").is_file()
+    assert not (root / ".work").exists()
+
+
+def test_equal_inputs_give_equal_bytes_and_no_secrets_of_the_machine(
+    probe: Probe, attention: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """summary.json carries no time, host, pid or path."""
+    for out in ("a", "b"):
+        probe(*toy_run(attention, "--prompts", prompts, "--out", out))
+    assert _tree(tmp_path / "a") == _tree(tmp_path / "b")
+    assert str(tmp_path) not in (tmp_path / "a" / "summary.json").read_text()
+
+
+def test_a_corpus_of_an_earlier_run_replays_with_its_recorded_rollout(
+    probe: Probe, attention: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """`--corpus FOLDER --paths rollout` reads what was recorded; another condition is `other`."""
+    probe(*toy_run(attention, "--prompts", prompts, "--out", "a"))
+    (corpus,) = (tmp_path / "a" / "corpus").iterdir()
+    same = probe(
+        *toy_run(attention, "--corpus", corpus, "--paths", "rollout", "--out", "b", "--json")
+    )
+    assert same.code == 0 and same.json["pairs"][0]["sampled_by"] == "infer"
+    first = store.read_json(tmp_path / "a" / "summary.json")["pairs"][0]
+    assert same.json["pairs"][0]["metrics"] == first["metrics"]
+    other = probe(
+        "run", "--model", attention, "--train", "toy", "--infer", "toy:noise=0.01",
+        "--corpus", corpus, "--paths", "decode", "--out", "c", "--json",
+    )  # fmt: skip
+    assert other.json["pairs"][0]["sampled_by"] == "other"
+
+
+def test_the_gate_follows_the_bounds(probe: Probe, attention: Path, prompts: Path) -> None:
+    """Inside, outside and straddling limits: exit 0, 1 and 4, the word in --json."""
+    summary = probe(*toy_run(attention, "--prompts", prompts, "--out", "o", "--json")).json
+    k3 = summary["pairs"][0]["metrics"]["k3"]
+    assert 0 < k3["low"] < k3["value"] < k3["high"]
+    for limit, code, word in (
+        (k3["high"] * 3, 0, "pass"),
+        (k3["low"] / 3, 1, "fail"),
+        (k3["value"], 4, "inconclusive"),
+    ):
+        verdict = probe("gate", "o", "--max", f"k3={limit}", "--json")
+        assert (verdict.code, verdict.json["verdict"]) == (code, word)
+
+
+def test_an_excess_needs_a_floor(probe: Probe, attention: Path, corpus: Path) -> None:
+    """Without a floor excess is null and the gate has no evidence; an absolute limit needs none."""
+    probe(*toy_run(attention, "--corpus", corpus, "--floor", "none", "--out", "o"))
+    assert probe("gate", "o", "--max", "excess.k3=1").code == 4
+    assert probe("gate", "o", "--max", "k3=1").code == 0
+
+
+def test_too_few_sequences_are_no_evidence(probe: Probe, attention: Path, corpus: Path) -> None:
+    """Fewer than 8 sequences have no interval: exit 4 whatever the limit."""
+    probe(*toy_run(attention, "--corpus", corpus, "--limit", 7, "--out", "o"))
+    verdict = probe("gate", "o", "--max", "k3=100", "--json")
+    assert (verdict.code, verdict.json["verdict"]) == (4, "no_evidence")
+
+
+# ---------------------------------------------------------------- engines that break
+
+
+@pytest.mark.parametrize(
+    ("fault", "boundary", "lost"),
+    [
+        ("load:die", "load", {"score-1", "score-batch"}),
+        ("score:die@3", "score", {"score-batch"}),
+        ("score:sigkill@3", "signal", {"score-batch"}),
+        ("score:positive@1", "seal", {"score-1"}),
+    ],
+)
+def test_a_broken_engine_loses_its_own_cell_only(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path,
+    fault: str, boundary: str, lost: set[str],
+) -> None:  # fmt: skip
+    """The failed cell is stored with boundary and log, siblings go on, a rerun mends just that."""
+    command = [
+        "run", "--model", attention, "--train", "toy:noise=0.05,batch=8", "--infer", "toy",
+        "--corpus", corpus, "--out", "o",
+    ]  # fmt: skip
+    broken = probe(*command, env={"MISMATCH_TOY_FAULT": fault})
+    only_infer = fault.startswith("load")
+    assert broken.code == (6 if only_infer else 7), broken.err
+    failed = {p.parent.name: store.read_json(p) for p in tmp_path.glob("o/failed/*/*/error.json")}
+    assert lost <= set(failed) and all(failed[n]["boundary"] == boundary for n in lost)
+    assert all(
+        (p.parent / "worker.log").is_file() for p in tmp_path.glob("o/failed/*/*/error.json")
+    )
+    if "score-1" in lost:
+        assert probe("gate", "o", "--max", "k3=100").code == 4
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("o/traces/*/*/MANIFEST.json")}
+
+    mended = probe(*command)
+    assert mended.code == 0, mended.err
+    assert not list(tmp_path.glob("o/failed/*/*/error.json"))
+    assert all(p.stat().st_mtime_ns == t for p, t in kept.items()), "a finished trace was redone"
+    probe(*command[:-1], "clean")
+    assert _tree(tmp_path / "o") == _tree(tmp_path / "clean")
+
+
+def test_a_hang_is_ended_by_the_timeout(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """No sign of life for --timeout seconds: the guest is ended and the cell says timeout."""
+    done = probe(
+        *toy_run(attention, "--corpus", corpus, "--timeout", 3, "--out", "o"),
+        env={"MISMATCH_TOY_FAULT": "score:hang@1"},
+    )
+    assert done.code in (6, 7)
+    errors = [store.read_json(p) for p in tmp_path.glob("o/failed/toy-noise*/score-1/error.json")]
+    assert [e["boundary"] for e in errors] == ["timeout"]
+
+
+def test_nan_is_kept_counted_and_no_evidence(probe: Probe, attention: Path, corpus: Path) -> None:
+    """A NaN never becomes 0, and never a pass."""
+    env = {"MISMATCH_TOY_FAULT": "score:nan@1"}
+    done = probe(*toy_run(attention, "--corpus", corpus, "--out", "o", "--json"), env=env)
+    assert done.code == 0 and done.json["pairs"][0]["nan_tokens"] == 12
+    verdict = probe("gate", "o", "--max", "k3=100", "--json")
+    assert (verdict.code, verdict.json["verdict"]) == (4, "no_evidence")
+
+
+def test_a_failed_rollout_blocks_the_trainer_with_a_reason(
+    probe: Probe, attention: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """No ids, no scores: every capture failed, exit 6, and the same command resumes."""
+    command = toy_run(attention, "--prompts", prompts, "--out", "o")
+    assert probe(*command, env={"MISMATCH_TOY_FAULT": "rollout:die"}).code == 6
+    assert probe(*command).code == 0
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_children_and_no_half_folder(
+    attention: Path, corpus: Path, tmp_path: Path, probe: Probe, stop: signal.Signals
+) -> None:
+    """Ctrl-C: exit 130, the guest is gone, every folder under traces/ is whole, a rerun resumes."""
+    import os
+
+    out = tmp_path / "o"
+    command = [str(x) for x in toy_run(attention, "--corpus", corpus, "--out", out)]
+    program = str(Path(sys.executable).with_name("mismatch-probe"))
+    env = {**os.environ, "MISMATCH_TOY_FAULT": "score:hang@1"}
+    process = subprocess.Popen([program, *command], env=env, stderr=subprocess.PIPE, text=True)
+    events = out / ".work" / "train-toy-noise_0.05" / "events.jsonl"
+    for _ in range(600):
+        if events.is_file() and "score-1" in events.read_text():
+            break
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Interrupted" in err and "Traceback" not in err
+    alive = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True, check=False)
+    assert not alive.stdout.strip(), "a guest outlived its host"
+    folders = list(out.glob("traces/*/*"))
+    assert folders and all((f / "MANIFEST.json").is_file() for f in folders)
+    assert probe(*command).code == 0
+
+
+# ---------------------------------------------------------------- artifacts that were touched
+
+
+@pytest.mark.parametrize("when", ["before compare", "after compare"])
+@pytest.mark.parametrize("how", ["truncate", "edit"])
+def test_a_touched_trace_is_never_believed(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path, when: str, how: str
+) -> None:
+    """compare, report and gate all refuse a trace whose bytes changed, with exit 2."""
+    probe(*toy_run(attention, "--corpus", corpus, "--out", "o"))
+    tokens = tmp_path / "o" / "traces" / INFER / "decode-1" / "tokens.parquet"
+    data = bytearray(tokens.read_bytes())
+    data[len(data) // 2] ^= 1
+    tokens.write_bytes(bytes(data) if how == "edit" else bytes(data[:-100]))
+    if when == "before compare":
+        shutil.rmtree(tmp_path / "o" / "comparisons")
+        (tmp_path / "o" / "summary.json").unlink()
+        commands = [["compare", "o"]]
+    else:
+        commands = [["report", "o"], ["gate", "o", "--max", "k3=1"], ["compare", "o"]]
+    for command in commands:
+        done = probe(*command, "--json")
+        assert done.code == 2 and done.json["error"]["code"] == "artifact-changed", command
+
+
+def test_a_touched_summary_is_never_believed(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """A friendlier number, or a dropped pair, in summary.json is found by the gate."""
+    probe(*toy_run(attention, "--corpus", corpus, "--out", "o"))
+    path = tmp_path / "o" / "summary.json"
+    original = path.read_text()
+    for touch in ("number", "pair"):
+        summary = json.loads(original)
+        if touch == "number":
+            summary["pairs"][0]["metrics"]["k3"]["high"] = 0.0
+        else:
+            del summary["pairs"][0]
+        path.write_text(json.dumps(summary))
+        assert probe("gate", "o", "--max", "k3=1").code == 2
+
+
+# ---------------------------------------------------------------- two machines
+
+
+def test_traces_from_two_runs_compare_with_their_floors(
+    probe: Probe, attention: Path, corpus: Path
+) -> None:
+    """Train against infer whichever is named first; the captures beside them serve as floors."""
+    probe(*toy_run(attention, "--corpus", corpus, "--repeats", 2, "--out", "a"))
+    probe(*toy_run(attention, "--corpus", corpus, "--repeats", 2, "--out", "b"))
+    left, right = f"a/traces/{INFER}/decode-1", f"b/traces/{TRAIN}/score-1"
+    done = probe("compare", left, right, "--out", "c", "--json")
+    assert done.code == 0, done.err
+    (pair,) = done.json["pairs"]
+    assert pair["kind"] == "train-infer" and pair["path"] == "decode"
+    assert set(pair["floor"]) == {"repeat", "batch"} and pair["excess"]
+    assert probe("gate", "c", "--max", "k3=1").code == 0
+    same = probe("compare", left, f"b/traces/{INFER}/decode-1", "--out", "d", "--json").json
+    assert same["pairs"][0]["kind"] == "infer-infer"
+    assert same["pairs"][0]["metrics"]["exact_fraction"]["value"] == 1.0
+
+
+def test_traces_of_other_ids_are_not_comparable(
+    probe: Probe, attention: Path, corpus: Path
+) -> None:
+    """Different tokens have no gap: exit 5."""
+    probe(*toy_run(attention, "--corpus", corpus, "--out", "a"))
+    probe(*toy_run(attention, "--corpus", corpus, "--limit", 9, "--out", "b"))
+    done = probe(
+        "compare", f"a/traces/{INFER}/decode-1", f"b/traces/{TRAIN}/score-1", "--out", "c", "--json"
+    )
+    assert done.code == 5 and done.json["error"]["code"] == "not-comparable"
