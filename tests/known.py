@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 VOCABULARY, HIDDEN, HEAD, EPS, THETA = 64, 64, 32, 1e-5, 10000.0
 SHIPPED = Path(__file__).parent.parent / "mismatch" / "shipped" / "llama-gsm-0.8m"
@@ -98,15 +98,24 @@ def _write_tokenizer(folder: Path) -> None:
 
 def expected(folder: Path, ids: list[int]) -> np.ndarray:
     """(n,) log-probabilities of ids[t] given ids[:t], nan at 0. Position by position."""
-    from safetensors.numpy import load_file
+    weights = _read(folder)
+    values = [_next(weights, ids[:t])[ids[t]] for t in range(1, len(ids))]
+    return np.array([np.nan, *values])
 
-    w = {k: v.astype(np.float64) for k, v in load_file(folder / "model.safetensors").items()}
-    values = np.full(len(ids), np.nan)
-    for t in range(1, len(ids)):
-        hidden = _last_hidden(w, ids[:t])
-        logits = w["lm_head.weight"] @ (_norm(hidden) * w["model.norm.weight"])
-        values[t] = logits[ids[t]] - _logsumexp(logits)
-    return values
+
+def next_logprobs(folder: Path, context: list[int]) -> np.ndarray:
+    """(vocabulary,) log-probabilities of the token after `context`."""
+    return _next(_read(folder), context)
+
+
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    return {k: v.astype(np.float64) for k, v in load_file(folder / "model.safetensors").items()}
+
+
+def _next(weights: dict[str, np.ndarray], context: list[int]) -> np.ndarray:
+    hidden = _norm(_last_hidden(weights, context)) * weights["model.norm.weight"]
+    logits = weights["lm_head.weight"] @ hidden
+    return logits - _logsumexp(logits)
 
 
 def _last_hidden(w: dict[str, np.ndarray], context: list[int]) -> np.ndarray:

@@ -1,0 +1,40 @@
+"""Preflight rungs of all pairs, with the same answer told once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mismatch.report.pairs import Check, Pair
+
+_ORDER = ("fail", "not checked", "pass")
+
+NOT_RUN = "No preflight check ran: a shift, a wrong mask or stale weights would look like a gap."
+
+
+def grouped(pairs: Sequence[Pair]) -> list[tuple[Check, list[str]]]:
+    """(check, ids of the pairs it was made on): failures first, then what was not checked.
+
+    The `capture` rung is left out: it is a failed pair, and shown as one.
+    """
+    found: dict[Check, list[str]] = {}
+    for pair in pairs:
+        for check in pair.checks:
+            if check.rung != "capture":
+                found.setdefault(check, []).append(pair.id)
+    return sorted(found.items(), key=lambda item: _rank(item[0].verdict))
+
+
+def tally(pairs: Sequence[Pair]) -> str:
+    """`1 fail, 5 not checked, 10 pass`, over all pairs."""
+    verdicts = [check.verdict for check, ids in grouped(pairs) for _ in ids]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts), key=_rank))
+
+
+def _rank(verdict: str) -> int:
+    return _ORDER.index(verdict) if verdict in _ORDER else 0
+
+
+def where(ids: Sequence[str], pairs: Sequence[Pair]) -> str:
+    """The pairs of a check in few words."""
+    measured = [p for p in pairs if p.tokens]
+    return f"all {len(ids)} pairs" if len(ids) == len(measured) > 1 else ", ".join(ids)

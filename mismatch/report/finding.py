@@ -1,0 +1,150 @@
+"""Three lines a person understands: how large, more than noise or not, what else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mismatch.report.noise import compared_floor, noise
+from mismatch.report.pairs import Estimate, Pair, lead, pairs_of
+from mismatch.report.words import (
+    clean,
+    count,
+    interval,
+    number,
+    sample_size,
+    why_no_interval,
+    with_interval,
+)
+
+#: What k1 and k3 are on these tokens; only tokens the infer side sampled make them KL estimates.
+SAMPLED_BY = {
+    "infer": "infer sampled these tokens: k1 and k3 estimate KL(infer‖train)",
+    "other": "something else sampled these tokens: k1 and k3 are distances on them, not KL",
+    "another kind": "k1 and k3 are distances between the two sides here, not KL(infer‖train)",
+    "unknown": "who sampled these tokens is not known: k1 and k3 are distances on them, not KL",
+}
+
+
+def who_sampled(pairs: Sequence[Pair]) -> list[str]:
+    """One sentence for each kind of sampler, naming its pairs where there is more than one kind."""
+    paths: dict[str, list[str]] = {}
+    for pair in (p for p in pairs if p.tokens):
+        named = paths.setdefault(pair.sampled_by if pair.is_train_infer else "another kind", [])
+        if pair.path not in named:
+            named.append(pair.path)
+    return [
+        (f"{', '.join(where)}: " if len(paths) > 1 else "")
+        + SAMPLED_BY.get(who, SAMPLED_BY["unknown"])
+        + "."
+        for who, where in paths.items()
+    ]
+
+
+def finding(summary: Mapping[str, Any]) -> list[str]:
+    """Exactly three lines: the gap, the noise, and the largest other thing worth knowing."""
+    pairs = pairs_of(summary)
+    first = lead(pairs)
+    if first is None:
+        lines = ["Gap: no evidence, no token was compared.", "Noise: no evidence."]
+    else:
+        lines = [_gap(first), _noise(first)]
+    return [clean(line) for line in [*lines, _other(pairs, first)]]
+
+
+def _gap(pair: Pair) -> str:
+    k3, mean = pair.metric("k3"), pair.metric("abs_logprob_diff_mean")
+    size = sample_size(pair.tokens, pair.sequences)
+    said = f"k3 = {_short(k3)} nats and mean |d| = {_short(mean)} nats"
+    if not (k3.has_interval or mean.has_interval):
+        said += f", {why_no_interval(pair.sequences)}"
+    return f"Gap: {said} on {pair.path} ({pair.setup}; {size})."
+
+
+def _short(found: Estimate) -> str:
+    return f"{number(found.value)} {interval(found)}" if found.has_interval else number(found.value)
+
+
+def _noise(pair: Pair) -> str:
+    found = noise(pair)
+    return f"Noise: {found.verdict}. {found.reason}" + _second_opinion(pair, found.verdict)
+
+
+def _second_opinion(pair: Pair, verdict: str) -> str:
+    """k3 leans on the tail and k2 does not: where they disagree on the verdict, say so."""
+    k2 = pair.excess("k2")
+    if verdict not in _SIGN or k2.low is None or k2.high is None or compared_floor(pair) is None:
+        return ""
+    sign = 1 if k2.low > 0 else -1 if k2.high < 0 else 0
+    if sign == _SIGN[verdict]:
+        return ""
+    return f" Excess k2 = {with_interval(k2, pair.sequences)} says otherwise."
+
+
+_SIGN = {"more than noise": 1, "not resolved": 0, "not more than noise": -1}
+
+
+def _other(pairs: Sequence[Pair], first: Pair | None) -> str:
+    """The first of these that has something to say, in order of what must not be missed."""
+    rest = [p for p in pairs if first is None or p.id != first.id]
+    views: tuple[Callable[[Sequence[Pair], Sequence[Pair]], str], ...] = (
+        _failures,
+        _not_finite,
+        _failed_checks,
+        _inside_one_engine,
+        _largest,
+    )
+    said = (view(pairs, rest) for view in views)
+    return "Also: " + next((line for line in said if line), "nothing else was compared.")
+
+
+def _failures(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
+    empty = [p for p in pairs if not p.tokens]
+    if not empty:
+        return ""
+    reason = (empty[0].failure or noise(empty[0]).reason).rstrip(".")
+    verb = "has" if len(empty) == 1 else "have"
+    share = f"{len(empty)} of {count(len(pairs), 'pair')}"
+    return f"{share} {verb} no evidence; {empty[0].id}: {reason}."
+
+
+def _not_finite(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
+    bad = [p for p in rest if p.nan_tokens or p.inf_tokens]
+    if not bad:
+        return ""
+    each = (f"{p.id}: {p.nan_tokens:,} NaN, {p.inf_tokens:,} infinite tokens" for p in bad)
+    return "; ".join(each) + ". They are in no metric."
+
+
+def _failed_checks(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
+    for pair in rest:
+        for check in pair.failed_checks:
+            said = f"the check '{check.rung}' failed on {pair.id}: {check.evidence.rstrip('.')}."
+            return f"{said} {check.todo}".rstrip()
+    return ""
+
+
+def _inside_one_engine(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
+    """rollout..decode, prefill..decode: what one engine does with the same ids on two paths."""
+    inner = [p for p in rest if not p.is_train_infer]
+    return "; ".join(_one_against_other(p) for p in inner[:2]) + "." if inner else ""
+
+
+def _one_against_other(pair: Pair) -> str:
+    one, _, other = pair.path.partition("..")
+    name = f"{one} and {other}" if other else pair.path
+    where = f" of {pair.conditions[0]}" if len(set(pair.conditions)) == 1 else ""
+    if pair.metric("exact_fraction").value == 1.0:
+        return f"{name}{where} are bit-equal on {count(pair.tokens, 'token')}"
+    mean = with_interval(pair.metric("abs_logprob_diff_mean"), pair.sequences)
+    k3 = number(pair.metric("k3").value)
+    return f"{name}{where} differ by mean |d| = {mean} (k3 {k3}, {count(pair.tokens, 'token')})"
+
+
+def _largest(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
+    known = [p for p in rest if p.metric("k3").value is not None]
+    if not known:
+        return ""
+    most = max(known, key=lambda p: p.metric("k3").value or 0.0)
+    k3 = with_interval(most.metric("k3"), most.sequences)
+    return f"{most.id} has k3 = {k3} nats ({sample_size(most.tokens, most.sequences)})."

@@ -1,0 +1,119 @@
+"""report.md and report.html of a run folder: reads what is there, draws, writes. Hashes nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mismatch import __version__, store
+from mismatch.report import view, words
+from mismatch.report.checks import NOT_RUN, grouped, tally, where
+from mismatch.report.finding import finding, who_sampled
+from mismatch.report.glossary import about
+from mismatch.report.markdown import markdown
+from mismatch.report.pairs import SLOTS, lead, pairs_of
+from mismatch.report.plots import strip_axis
+from mismatch.report.provenance import read_provenance, rows
+from mismatch.report.viewer import SHADES, UNFOLDED, WINDOW
+from mismatch.report.words import clean
+
+_HERE = Path(__file__).parent
+
+#: A capture that failed and the sentence that says why.
+Failure = tuple[str, str]
+
+
+def build(root: Path) -> tuple[Path, Path]:
+    """Write report.md and report.html of a run folder; equal inputs give equal bytes.
+
+    root: a folder with summary.json, comparisons/ and, where there are any, traces/, corpus/ and
+    failed/. The caller has checked the hashes. Returns (report.md, report.html).
+    """
+    summary = store.read_json(root / "summary.json")
+    failures = _failures(root)
+    text, page = root / "report.md", root / "report.html"
+    store.write_text(text, markdown(summary, _lead_differences(root, summary), failures))
+    store.write_text(page, _page(root, summary, failures))
+    return text, page
+
+
+def _failures(root: Path) -> list[Failure]:
+    found = []
+    for path in sorted((root / "failed").glob("*/*/error.json")):
+        error = store.read_json(path)
+        sentence = f"{error.get('boundary')}: {error.get('type')}: {error.get('message')}"
+        found.append(("/".join(path.parts[-3:-1]), sentence))
+    return found
+
+
+def _lead_differences(root: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, str]] | None:
+    first = lead(pairs_of(summary))
+    sides = [read_provenance(root, trace) for trace in first.traces] if first else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+        return None
+    return [(r.name, r.left, r.right) for r in rows(sides[0], sides[1]) if r.differs]
+
+
+def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -> str:
+    pairs = pairs_of(summary)
+    first = lead(pairs)
+    axis = view.shared_axis(pairs)
+    script, style = (Markup((_HERE / name).read_text("utf-8")) for name in _INLINE)
+    template = _environment().get_template("template.html.j2")
+    return template.render(
+        axis=Markup(strip_axis(axis)),
+        blocks=view.blocks(root, pairs, first),
+        checks=[(check, where(ids, pairs)) for check, ids in grouped(pairs)],
+        command=view.command_facts(summary),
+        failures=failures,
+        finding=finding(summary),
+        groups=view.groups(pairs, axis),
+        hero=view.hero(first, axis),
+        not_run=NOT_RUN,
+        policy=_policy(script, style),
+        sampled=who_sampled(pairs),
+        script=script,
+        style=style,
+        tally=tally(pairs),
+        version=__version__,
+        window=WINDOW,
+    )
+
+
+_INLINE = ("viewer.js", "style.css")
+
+
+def _policy(script: str, style: str) -> str:
+    """Content security policy: this page loads nothing and runs no script but its own."""
+    digests = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (script, style)
+    ]
+    one, other = (f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; script-src {one}; style-src {other}; base-uri 'none'"
+
+
+def _environment() -> jinja2.Environment:
+    """Autoescape is on, and every string that is not markup loses its control characters."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about, open=UNFOLDED)
+    for name in ("NONE", "count", "interval", "number", "sample_size", "why_no_interval"):
+        environment.globals[name] = getattr(words, name)
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value

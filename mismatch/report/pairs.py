@@ -1,0 +1,186 @@
+"""The pairs of a summary.json, read once: every accessor says None where there is no evidence.
+
+An absent key, a null value and a missing floor side all come out as `NOTHING` or None, so that no
+table or figure can mistake them for 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: metrics.md: fewer sequences than this and there is no interval.
+SEQUENCES_FOR_INTERVAL = 8
+
+SLOTS = ("train", "infer")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95% interval; None where not finite, not captured, or not computed."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None and self.high is not None
+
+
+NOTHING = Estimate(None, None, None)
+
+
+def estimate(raw: Any) -> Estimate:
+    """`{value, low, high}` or null, as it stands in the summary."""
+    if not isinstance(raw, Mapping):
+        return NOTHING
+    return Estimate(raw.get("value"), raw.get("low"), raw.get("high"))
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One row of a breakdown."""
+
+    label: str
+    tokens: int
+    metrics: Mapping[str, Any]
+
+    def metric(self, key: str) -> Estimate:
+        return estimate(self.metrics.get(key)) if self.tokens else NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rung of the preflight of a pair."""
+
+    rung: str
+    verdict: str
+    evidence: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One element of pairs[]; `left` is the train side, and d = left - right."""
+
+    raw: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.raw["kind"])
+
+    @property
+    def path(self) -> str:
+        return str(self.raw["path"])
+
+    @property
+    def is_train_infer(self) -> bool:
+        return self.kind == "train-infer"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the two sides are called: the slots of `floor` keep train and infer throughout."""
+        return ("train", "infer") if self.is_train_infer else ("left", "right")
+
+    @property
+    def traces(self) -> tuple[str, str]:
+        left, right = self.sides
+        return str(self.raw[left]), str(self.raw[right])
+
+    @property
+    def conditions(self) -> tuple[str, str]:
+        left, right = self.traces
+        return left.rpartition("/")[0] or left, right.rpartition("/")[0] or right
+
+    @property
+    def setup(self) -> str:
+        """Which two conditions, in words."""
+        left, right = self.conditions
+        return f"inside {left}" if left == right else f"{left} against {right}"
+
+    @property
+    def tokens(self) -> int:
+        return int(self.raw.get("tokens") or 0)
+
+    @property
+    def sequences(self) -> int:
+        return int(self.raw.get("sequences") or 0)
+
+    @property
+    def nan_tokens(self) -> int:
+        return int(self.raw.get("nan_tokens") or 0)
+
+    @property
+    def inf_tokens(self) -> int:
+        return int(self.raw.get("inf_tokens") or 0)
+
+    @property
+    def sampled_by(self) -> str:
+        return str(self.raw.get("sampled_by") or "unknown")
+
+    @property
+    def metric_keys(self) -> list[str]:
+        return list(self.raw.get("metrics") or {})
+
+    def metric(self, key: str) -> Estimate:
+        return estimate((self.raw.get("metrics") or {}).get(key)) if self.tokens else NOTHING
+
+    def floor(self, name: str, slot: str, key: str) -> Estimate | None:
+        """None: this floor was not captured on this side. `NOTHING`: captured, key not finite."""
+        side = ((self.raw.get("floor") or {}).get(name) or {}).get(slot)
+        return None if side is None else estimate(side.get(key))
+
+    def excess(self, key: str) -> Estimate:
+        return estimate((self.raw.get("excess") or {}).get(key))
+
+    def breakdown(self, by: str) -> list[Bin]:
+        rows: Sequence[Mapping[str, Any]] = (self.raw.get("breakdowns") or {}).get(by) or []
+        return [Bin(_label(r["bin"]), int(r["tokens"] or 0), r.get("metrics") or {}) for r in rows]
+
+    @property
+    def checks(self) -> list[Check]:
+        return [
+            Check(*(str(row.get(k) or "") for k in ("rung", "verdict", "evidence", "todo")))
+            for row in self.raw.get("preflight") or []
+        ]
+
+    @property
+    def failure(self) -> str | None:
+        """Why there are no tokens, when a capture failed; None otherwise."""
+        failed = [c for c in self.checks if c.rung == "capture" and c.verdict == "fail"]
+        return "; ".join(c.evidence for c in failed) if failed else None
+
+    @property
+    def failed_checks(self) -> list[Check]:
+        return [c for c in self.checks if c.verdict == "fail" and c.rung != "capture"]
+
+
+def _label(bin_: Any) -> str:
+    return "–".join(map(str, bin_)) if isinstance(bin_, list | tuple) else str(bin_)
+
+
+def pairs_of(summary: Mapping[str, Any]) -> list[Pair]:
+    """All pairs, in the summary's order (train-infer first)."""
+    return [Pair(raw) for raw in summary.get("pairs") or []]
+
+
+def lead(pairs: Sequence[Pair]) -> Pair | None:
+    """The pair the finding speaks of: the first train-infer pair that has tokens, else the first
+    pair of any kind that has; None when nothing was compared."""
+    measured = [p for p in pairs if p.tokens]
+    ours = [p for p in measured if p.is_train_infer]
+    return next(iter(ours or measured), None)
+
+
+def setups(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
+    """(title, pairs) for each two conditions that were compared, in the summary's order."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(f"{pair.setup} ({pair.kind})", []).append(pair)
+    return list(found.items())

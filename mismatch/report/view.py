@@ -1,0 +1,277 @@
+"""What the page shows, as data: the headline, the rows of the table, a block for each pair.
+
+The template only places these; every choice (which pair, which floor, what is cut) is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mismatch import store
+from mismatch.report import plots, viewer
+from mismatch.report.axes import LogAxis, log_axis
+from mismatch.report.noise import Noise, compared_floor, floor_mean, is_deterministic, noise
+from mismatch.report.pairs import SLOTS, Estimate, Pair, setups
+from mismatch.report.provenance import Row, read_provenance, rows
+from mismatch.report.words import number
+
+#: Sequences of the token viewer: of the pair the finding speaks of, and of each other pair.
+WORST_OF_LEAD, WORST_OF_OTHERS = 20, 5
+
+HEADLINES = {
+    "more than noise": "The gap is more than noise",
+    "not more than noise": "The gap is not more than noise",
+    "not resolved": "Not resolved: the gap cannot be told from noise",
+    "no floor": "No floor: whether the gap is noise is not known",
+    "no interval": "No interval: too few sequences to tell the gap from noise",
+    "bit-equal": "Bit-equal: the two sides agree exactly",
+    "check failed": "A check failed: this may not be numerics",
+    "no evidence": "No evidence",
+    "failed": "No evidence: the capture failed",
+}
+
+FLOORS = ("batch", "repeat")
+
+
+# ---------------------------------------------------------------- the headline
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One line of the headline figure: the gap, or one side against itself."""
+
+    role: str
+    name: str
+    found: Estimate
+    note: str
+    strip: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Hero:
+    """The five-second view of one pair."""
+
+    pair: Pair
+    noise: Noise
+    headline: str
+    levels: list[Level]
+    floors: float | None
+    floor_name: str
+    floor_note: str
+
+
+def hero(first: Pair | None, axis: LogAxis) -> Hero | None:
+    """None when nothing was compared."""
+    if first is None:
+        return None
+    found = noise(first)
+    floors = floor_mean(first, "k3")
+    return Hero(
+        pair=first,
+        noise=found,
+        headline=_headline(first, found, floors),
+        levels=_levels(first, axis),
+        floors=floors,
+        floor_name=compared_floor(first) or "noise",
+        floor_note=_floor_note(first, floors),
+    )
+
+
+def _headline(pair: Pair, found: Noise, floors: float | None) -> str:
+    """With the number a reader asks for next, where there is one."""
+    if pair.nan_tokens or pair.inf_tokens:
+        return f"No evidence: {pair.nan_tokens:,} NaN and {pair.inf_tokens:,} infinite tokens"
+    gap = pair.metric("k3").value
+    if found.verdict == "more than noise" and gap is not None and floors:
+        times = number(gap / floors, digits=2)
+        return f"{HEADLINES[found.verdict]}: {times} times the floors"
+    return HEADLINES[found.verdict]
+
+
+def _floor_note(pair: Pair, floors: float | None) -> str:
+    if floors is not None:
+        return "what noise alone would show"
+    if compared_floor(pair) is None:
+        return "not captured on both sides"
+    return "deterministic: that is not the noise"
+
+
+def _levels(pair: Pair, axis: LogAxis) -> list[Level]:
+    found = [("gap", "gap", pair.metric("k3"), "")]
+    for name in FLOORS:
+        for side, slot in zip(pair.sides, SLOTS, strict=True):
+            floor = pair.floor(name, slot, "k3")
+            if floor is not None:
+                quiet = name == "repeat" and is_deterministic(pair, slot)
+                note = "deterministic: not the noise" if quiet else ""
+                found.append(("floor", f"{name} floor, {side}", floor, note))
+    guide = floor_mean(pair, "k3")
+    return [
+        Level(role, name, e, note, _strip([plots.Mark(role, name, e)], axis, pair, guide))
+        for role, name, e, note in found
+    ]
+
+
+def _strip(marks: Sequence[plots.Mark], axis: LogAxis, pair: Pair, guide: float | None) -> Markup:
+    return plots.strip(marks, axis, pair.sequences, guide)
+
+
+# ---------------------------------------------------------------- the pair table
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One pair of the table; a failed one stands there too, with its reason."""
+
+    pair: Pair
+    noise: Noise
+    strip: Markup
+    floors: list[tuple[str, list[str]]]
+
+
+def shared_axis(pairs: Sequence[Pair]) -> LogAxis:
+    """One k3 axis for the whole page, so that every strip can be compared with every other."""
+    found = [p.metric("k3") for p in pairs]
+    for pair in pairs:
+        for name in FLOORS:
+            found += [e for s in SLOTS if (e := pair.floor(name, s, "k3")) is not None]
+    return log_axis([v for e in found for v in (e.value, e.low, e.high)])
+
+
+def groups(pairs: Sequence[Pair], axis: LogAxis) -> list[tuple[str, list[TableRow]]]:
+    """(title, rows) for each two conditions."""
+    return [(title, [_row(p, axis) for p in members]) for title, members in setups(pairs)]
+
+
+def _row(pair: Pair, axis: LogAxis) -> TableRow:
+    marks = [plots.Mark("gap", "gap", pair.metric("k3"))]
+    for side, slot in zip(pair.sides, SLOTS, strict=True):
+        floor = pair.floor("batch", slot, "k3")
+        if floor is not None:
+            value_only = Estimate(floor.value, None, None)
+            marks.insert(0, plots.Mark("floor", f"batch floor, {side}", value_only))
+    strip = _strip(marks, axis, pair, floor_mean(pair, "k3"))
+    floors = [(side, _floors(pair, s)) for side, s in zip(pair.sides, SLOTS, strict=True)]
+    return TableRow(pair, noise(pair), strip, floors)
+
+
+def _floors(pair: Pair, slot: str) -> list[str]:
+    said = []
+    batch, repeat = (pair.floor(name, slot, "k3") for name in FLOORS)
+    if batch is not None:
+        said.append(number(batch.value))
+    if repeat is not None:
+        quiet = is_deterministic(pair, slot)
+        said.append("repeat: deterministic" if quiet else f"repeat: {number(repeat.value)}")
+    return said or ["not captured"]
+
+
+# ---------------------------------------------------------------- a block for each pair
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A breakdown: its drawing and the rows behind it."""
+
+    title: str
+    drawing: Markup
+    rows: list[Any]
+    floors: list[plots.FloorLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Everything below the table for one pair."""
+
+    pair: Pair
+    noise: Noise
+    is_lead: bool
+    spread: plots.Spread | None
+    histogram: Markup
+    figures: list[Figure]
+    worst: list[viewer.Excerpt]
+    has_texts: bool
+    has_corpus: bool
+    provenance: list[Row] | None
+
+
+BREAKDOWNS = {"infer_prob": "probability", "position": "position", "length": "sequence length"}
+
+
+def blocks(root: Path, pairs: Sequence[Pair], first: Pair | None) -> list[Block]:
+    """A block for each pair that has tokens; a corpus is read once."""
+    contexts: dict[str, viewer.Context] = {}
+    return [_block(root, p, p is first, contexts) for p in pairs if p.tokens]
+
+
+def _block(root: Path, pair: Pair, is_lead: bool, contexts: dict[str, viewer.Context]) -> Block:
+    tokens = viewer.read_tokens(_comparison(root, pair) / "tokens.parquet")
+    left, right = (read_provenance(root, trace) for trace in pair.traces)
+    context = _context(root, left or right, contexts)
+    limit = WORST_OF_LEAD if is_lead else WORST_OF_OTHERS
+    spread = plots.spread(tokens.d)
+    return Block(
+        pair=pair,
+        noise=noise(pair),
+        is_lead=is_lead,
+        spread=spread,
+        histogram=Markup("") if spread is None else plots.histogram(spread),
+        figures=_figures(pair),
+        worst=viewer.worst(tokens, context, limit, pair.sides),
+        has_texts=context.texts is not None,
+        has_corpus=context.token_ids is not None,
+        provenance=None if left is None or right is None else rows(left, right),
+    )
+
+
+def _comparison(root: Path, pair: Pair) -> Path:
+    """The folder the compare stage wrote: the pair's id with what is unsafe in a name replaced."""
+    return store.inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair.id))
+
+
+def _context(
+    root: Path, provenance: Mapping[str, Any] | None, seen: dict[str, viewer.Context]
+) -> viewer.Context:
+    sha = str((provenance or {}).get("corpus") or "")
+    if sha not in seen:
+        seen[sha] = viewer.read_context(store.inside(root, "corpus", sha) if sha else None)
+    return seen[sha]
+
+
+def _figures(pair: Pair) -> list[Figure]:
+    floors = _floor_lines(pair)
+    found = [(title, pair.breakdown(by)) for by, title in BREAKDOWNS.items()]
+    return [
+        Figure(title, plots.by_bin(bins, floors, pair.sequences), bins, floors)
+        for title, bins in found
+        if bins
+    ]
+
+
+def _floor_lines(pair: Pair) -> list[plots.FloorLine]:
+    """Where noise alone would put mean |d|: batch floors only, a repeat floor is not the noise."""
+    lines = []
+    for side, slot in zip(pair.sides, SLOTS, strict=True):
+        floor = pair.floor("batch", slot, "abs_logprob_diff_mean")
+        if floor is not None and floor.value is not None and np.isfinite(floor.value):
+            lines.append(plots.FloorLine(side, floor.value))
+    return lines
+
+
+# ---------------------------------------------------------------- what was run
+
+
+def command_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was asked, as name and value; `study` where there was one."""
+    asked = summary.get("command") or summary.get("study") or {}
+    if not isinstance(asked, Mapping):
+        return [("study", str(asked))]
+    return [(str(k), v if isinstance(v, str) else json.dumps(v)) for k, v in asked.items()]

@@ -1,0 +1,166 @@
+"""The three lines: never a pass without evidence, and every doubt has its own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mismatch.report.tables import finding
+from tests.unit.report import runs
+from tests.unit.report.runs import failed_pair, inner_pair, pair, summary_of
+
+
+def lines(*pairs: runs.Summary) -> list[str]:
+    found = finding(summary_of(*pairs))
+    assert len(found) == 3
+    assert all(line and "\n" not in line for line in found)
+    assert "pass" not in " ".join(found).lower()
+    return found
+
+
+def excess(low: float, high: float) -> dict[str, Any]:
+    found = {"value": (low + high) / 2, "low": low, "high": high}
+    return {"k2": found, "k3": found}
+
+
+def test_the_gap_names_value_interval_pair_and_size() -> None:
+    """Line one has k3 with its interval, the path, both conditions, tokens and sequences."""
+    gap = lines(pair())[0]
+    for said in ("1.00e-3 [8.00e-4, 1.20e-3] nats", "decode", runs.TRAIN, runs.INFER):
+        assert said in gap
+    assert "100 tokens in 10 sequences" in gap
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1e-4, 3e-4, "more than noise."),
+        (-3e-4, -1e-4, "not more than noise."),
+        (-1e-4, 3e-4, "not resolved."),
+        (0.0, 3e-4, "not resolved."),
+    ],
+)
+def test_the_verdict_follows_the_interval_of_the_excess(
+    low: float, high: float, verdict: str
+) -> None:
+    """More than noise only when the whole interval lies above 0."""
+    noise = lines(pair(excess=excess(low, high)))[1]
+    assert noise.startswith(f"Noise: {verdict}")
+    assert "1.00e-4 (train) and 2.00e-4 (infer)" in noise
+
+
+def test_k2_is_heard_where_it_disagrees_with_k3() -> None:
+    """A verdict that rests on the tail alone says so."""
+    both = excess(1e-4, 3e-4) | {"k2": excess(-1e-4, 3e-4)["k2"]}
+    assert "says otherwise" in lines(pair(excess=both))[1]
+    assert "says otherwise" not in lines(pair(excess=excess(1e-4, 3e-4)))[1]
+
+
+def test_few_sequences_give_no_interval_and_no_verdict() -> None:
+    """Below 8 sequences the lines say why there is no interval."""
+    bare = runs.metrics(1e-3, spread=None)
+    none = {"k2": runs.estimate(1e-3, None), "k3": runs.estimate(1e-3, None)}
+    gap, noise, _ = lines(pair(sequences=4, metrics=bare, excess=none))
+    assert "no interval (fewer than 8 sequences)" in gap
+    assert noise.startswith("Noise: no interval.")
+    assert "fewer than 8 sequences" in noise
+
+
+@pytest.mark.parametrize(
+    ("floor", "said"),
+    [
+        (None, "No floor was captured (train and infer)"),
+        ({"batch": {"train": runs.metrics(1e-4)}}, "No floor was captured (infer)"),
+    ],
+)
+def test_without_a_floor_noise_is_not_known(floor: Any, said: str) -> None:
+    """A missing floor is named by its side and never read as 0."""
+    noise = lines(pair(floor=floor, excess=None))[1]
+    assert noise.startswith("Noise: no floor.")
+    assert said in noise
+
+
+def test_a_deterministic_repeat_is_not_offered_as_the_noise() -> None:
+    """With nothing but a repeat floor of 0 the excess is not a verdict."""
+    still = {"train": runs.metrics(0.0), "infer": runs.metrics(0.0)}
+    noise = lines(pair(floor={"repeat": still}, excess=excess(1e-4, 3e-4)))[1]
+    assert noise.startswith("Noise: no floor.")
+    assert "--floor batch" in noise
+
+
+def test_a_noisy_repeat_floor_serves_where_there_is_no_batch_floor() -> None:
+    """A repeat floor that is not 0 is compared with, by its name."""
+    noisy = {"train": runs.metrics(1e-4), "infer": runs.metrics(1e-4)}
+    noise = lines(pair(floor={"repeat": noisy}, excess=excess(1e-4, 3e-4)))[1]
+    assert noise.startswith("Noise: more than noise. The repeat floors")
+
+
+@pytest.mark.parametrize("counts", [{"nan_tokens": 3}, {"inf_tokens": 3}])
+def test_nan_or_infinite_tokens_are_no_evidence(counts: dict[str, int]) -> None:
+    """The counts stand in line two, and the excess beside them is not a verdict."""
+    noise = lines(pair(**counts))[1]
+    assert noise.startswith("Noise: no evidence.")
+    assert "3 " in noise
+
+
+def test_a_failed_check_comes_before_the_numbers() -> None:
+    """A gap under a failed check is not called numerics."""
+    failed = {"rung": "shift scan", "verdict": "fail", "evidence": "best at shift 1", "todo": "X."}
+    assert "shift scan" in lines(pair(preflight=[failed]))[1]
+    also = lines(pair(), pair("prefill", preflight=[failed]))[2]
+    assert "best at shift 1. X." in also
+
+
+def test_bit_equal_is_said_only_when_every_token_is() -> None:
+    """exact_fraction of 1 is bit-equal; a tiny gap is not."""
+    assert "bit-equal" in lines(pair(k3=0.0, excess=None))[1]
+    assert "bit-equal" not in lines(pair(k3=1e-12))[1]
+
+
+def test_the_third_line_tells_of_a_failed_pair_first() -> None:
+    """A failure is told before decode against rollout is."""
+    also = lines(pair(), failed_pair(), inner_pair())[2]
+    assert also.startswith("Also: 1 of 3 pairs has no evidence;")
+    assert "no sgl_kernel" in also
+
+
+def test_the_third_line_tells_what_one_engine_does_with_itself() -> None:
+    """rollout..decode bit-equal and decode..prefill with its size."""
+    also = lines(pair(), inner_pair(), inner_pair("decode..prefill", 1e-4))[2]
+    assert "rollout and decode of vllm-bf16-eager are bit-equal on 100 tokens" in also
+    assert "decode and prefill of vllm-bf16-eager differ by mean |d| = 0.0100" in also
+
+
+def test_the_third_line_falls_back_to_the_largest_other_gap() -> None:
+    """With train-infer pairs alone it is the largest of the others; with one pair, nothing."""
+    also = lines(pair(), pair("prefill", 2e-3), pair("rollout", 5e-4))[2]
+    assert "prefill has k3 = 2.00e-3" in also
+    assert lines(pair())[2] == "Also: nothing else was compared."
+
+
+def test_nan_in_another_pair_is_counted_in_the_third_line() -> None:
+    """Line two speaks of the first pair; NaN elsewhere must not be lost."""
+    assert "4 NaN" in lines(pair(), pair("prefill", nan_tokens=4))[2]
+
+
+@pytest.mark.parametrize("pairs", [(), (failed_pair(),)])
+def test_nothing_compared_is_no_evidence(pairs: tuple[runs.Summary, ...]) -> None:
+    """No pair, or failed pairs alone: the lines say no evidence and show no number."""
+    gap, noise, _ = lines(*pairs)
+    assert "no evidence" in gap
+    assert "no evidence" in noise
+
+
+def test_an_all_nan_pair_says_so() -> None:
+    """Zero finite tokens with NaN counted is told as NaN, not as an empty comparison."""
+    also = lines(pair(tokens=0, nan_tokens=100, metrics=None, floor=None, excess=None))[2]
+    assert "100 tokens NaN" in also
+
+
+def test_null_metrics_are_dashes_not_zeros() -> None:
+    """A metric that overflowed is no evidence; the verdict does not come from it."""
+    none = dict.fromkeys(("k2", "k3"), runs.estimate(None))
+    gap, noise, _ = lines(pair(metrics=runs.metrics(1e-3) | none, excess=none))
+    assert "k3 = — nats" in gap
+    assert noise.startswith("Noise: no evidence.")

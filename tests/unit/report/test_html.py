@@ -1,0 +1,229 @@
+"""report.html: self-contained, inert, the same bytes every time, and nothing dropped in silence."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mismatch import store
+from mismatch.report import build
+from tests.unit.report import runs
+from tests.unit.report.runs import failed_pair, pair, write_run
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside script and style."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._raw = False
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def tokens(self) -> list[dict[str, str | None]]:
+        return [a for tag, a in self.tags if "t" in (a.get("class") or "").split()]
+
+
+def policy(found: Page) -> str:
+    metas = [a for t, a in found.tags if t == "meta" and "http-equiv" in a]
+    return metas[0]["content"] or ""
+
+
+def page(root: Path) -> Page:
+    return Page(build(root)[1])
+
+
+def test_it_is_one_file_that_loads_nothing(run: Path) -> None:
+    """No address, no link, no image; and a policy that would forbid them."""
+    found = page(run)
+    assert not [t for t, _ in found.tags if t in ("link", "img", "iframe", "object")]
+    assert not [a for _, a in found.tags if {"src", "href"} & set(a)]
+    assert "http://" not in found.source
+    assert "https://" not in found.source
+    assert policy(found).startswith("default-src 'none'")
+
+
+def test_the_policy_admits_the_page_s_own_script_and_style_alone(run: Path) -> None:
+    """The hashes are those of the script and style as they stand, or nothing would run."""
+    found = page(run)
+    for tag in ("script", "style"):
+        own = re.findall(rf"<{tag}>(.*?)</{tag}>", found.source, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(own[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy(found)
+    assert not [a for _, a in found.tags if "style" in a]
+
+
+def test_hostile_text_is_inert(run: Path) -> None:
+    """Token texts, facts and errors make no tag, no handler and no second script."""
+    found = page(run)
+    assert [t for t, _ in found.tags].count("script") == 1
+    assert not [a for _, a in found.tags for name in a if name.startswith("on")]
+    assert "onerror=alert(1)" in found.text  # shown, as text
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", found.source)
+
+
+def test_equal_inputs_give_equal_bytes(run: Path, tmp_path: Path) -> None:
+    """Building twice, and building a copy elsewhere with other capture times, changes nothing."""
+    first = [path.read_bytes() for path in build(run)]
+    assert [path.read_bytes() for path in build(run)] == first
+    for path in run.glob("traces/*/*/provenance.json"):
+        changed = store.read_json(path) | {"started": "2030-01-01", "seconds": 1.0}
+        store.write_text(path, store.dump_json(changed))
+    moved = run.rename(tmp_path / "elsewhere")
+    assert [path.read_bytes() for path in build(moved)] == first
+
+
+def test_a_failed_pair_is_shown_with_its_reason(run: Path) -> None:
+    """The failed cell stands in the table and its error in the list of captures."""
+    found = page(run)
+    assert "The capture failed:" in found.text
+    assert "sglang/decode-1" in found.text
+    assert "load: ImportError:" in found.text
+
+
+def test_the_headline_and_the_floors_come_first(run: Path) -> None:
+    """The verdict is the heading; gap, floors and the deterministic repeat stand under it."""
+    text = page(run).text
+    head = text[: text.index("All pairs")]
+    assert "The gap is more than noise: 6.7 times the floors" in head
+    for said in ("1.00e-3", "batch floor, train", "batch floor, infer", "not the noise"):
+        assert said in head
+
+
+def test_every_figure_names_pair_path_size_and_space(run: Path) -> None:
+    """No figure stands without a caption that says what it is of."""
+    source = page(run).source
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", source, re.DOTALL)
+    assert len(captions) == source.count("<figure")
+    for caption in captions:
+        assert "log space" in caption
+        assert ", path " in caption
+        assert "100 tokens in 10 sequences" in caption
+
+
+def test_tokens_carry_both_probabilities_and_one_can_be_focused(run: Path) -> None:
+    """A tooltip has position, id, both sides and d; the worst token of a sequence takes focus."""
+    found = page(run)
+    scored = [a["title"] or "" for a in found.tokens() if "not scored" not in (a["title"] or "")]
+    assert all(
+        re.search(r"position \d+, id \d+\ntrain: p = .*\ninfer: p = ", t) for t in scored[:9]
+    )
+    assert [a for a in found.tokens() if a.get("tabindex") == "0"]
+    assert "⏎" in found.text
+    assert "·the" in found.text
+
+
+def test_long_sequences_are_cut_and_the_page_says_so(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window is stated with what it leaves out."""
+    monkeypatch.setattr("mismatch.report.viewer.WINDOW", 5)
+    assert re.search(r"positions \d+–\d+ of 0–11; 7 tokens not shown", page(run).text)
+
+
+def test_sequences_that_are_not_shown_are_counted(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of ten are shown when three are asked for, and the page says of how many."""
+    monkeypatch.setattr("mismatch.report.view.WORST_OF_LEAD", 3)
+    assert "3 of 10 sequences, those with the largest |d| first" in page(run).text
+
+
+def test_missing_texts_show_ids_and_say_so(tmp_path: Path) -> None:
+    """Without token texts the viewer shows ids."""
+    found = page(write_run(tmp_path / "run", pair(), texts=False))
+    assert "No token texts were recorded: ids are shown." in found.text
+    assert "‹3›" in found.text
+
+
+def test_a_folder_without_traces_or_corpus_still_reports(run: Path) -> None:
+    """What is not there is said to be missing; the numbers stand."""
+    for name in ("traces", "corpus", "failed"):
+        run.joinpath(name).rename(run / f"away-{name}")
+    text = page(run).text
+    assert "nothing can be said about how they differ" in text
+    assert "The corpus is not in this folder" in text
+
+
+def test_nan_tokens_are_counted_shown_and_first(tmp_path: Path) -> None:
+    """The heading counts them, the histogram says what it left out, the viewer marks them."""
+    d = np.linspace(-0.1, 0.1, 100)
+    d[[34, 35]] = np.nan
+    found = page(write_run(tmp_path / "run", pair(nan_tokens=2), d=d))
+    assert "No evidence: 2 NaN and 0 infinite tokens" in found.text
+    assert "2 tokens not finite, not drawn" in found.text
+    assert len([a for a in found.tokens() if "nan" in (a.get("class") or "").split()]) == 2
+    assert found.text.index("sequence 3:") < found.text.index("sequence 0:")
+
+
+def test_few_sequences_say_why_there_is_no_interval(tmp_path: Path) -> None:
+    """No whiskers and no verdict below eight sequences."""
+    none = {"k2": runs.estimate(1e-3, None), "k3": runs.estimate(1e-3, None)}
+    few = pair(sequences=4, metrics=runs.metrics(1e-3, None), excess=none)
+    text = page(write_run(tmp_path / "run", few)).text
+    assert "No interval: too few sequences to tell the gap from noise" in text
+    assert "no interval (fewer than 8 sequences)" in text
+
+
+def test_null_metrics_and_missing_floors_are_dashes(tmp_path: Path) -> None:
+    """A pair without floor, excess or breakdowns is drawn with what it has."""
+    bare = pair(floor=None, excess=None, breakdowns={}, preflight=[])
+    text = page(write_run(tmp_path / "run", bare)).text
+    assert "not captured" in text
+    assert "No floor: whether the gap is noise is not known" in text
+    assert "No preflight check ran" in text
+    assert "—" in text
+
+
+@pytest.mark.parametrize("pairs", [(), (failed_pair(),)])
+def test_nothing_compared_is_a_page_that_says_no_evidence(
+    tmp_path: Path, pairs: tuple[runs.Summary, ...]
+) -> None:
+    """No pair, or only failed ones: a page, a reason, no number."""
+    text = page(write_run(tmp_path / "run", *pairs)).text
+    assert "No evidence: no token was compared" in text
+
+
+def test_an_exact_pair_draws_without_a_scale(tmp_path: Path) -> None:
+    """All d at 0: one bar, no division by a median of nothing."""
+    exact = pair(k3=0.0, excess=None)
+    text = page(write_run(tmp_path / "run", exact, d=np.zeros(100))).text
+    assert "Bit-equal: the two sides agree exactly" in text
+    assert "d is exactly 0 on 100 tokens (100.0%)" in text
+
+
+def test_differing_facts_are_marked_and_times_left_out(run: Path) -> None:
+    """Rows that differ carry the mark; times of capture are not on the page."""
+    found = page(run)
+    assert ("tr", {"class": "differs"}) in found.tags
+    assert "facts.observed.attention" in found.text
+    assert "2026-08-01" not in found.source
+
+
+def test_sampled_by_limits_what_k3_is_called(tmp_path: Path) -> None:
+    """Only tokens the infer side sampled make k3 an estimate of KL."""
+    for who, said in (("infer", "k3 estimate KL"), ("other", "not KL"), ("unknown", "not known")):
+        assert said in page(write_run(tmp_path / who, pair(sampled_by=who))).text

@@ -1,0 +1,66 @@
+"""report.md: complete, and nothing in foreign text becomes Markdown or HTML."""
+
+from __future__ import annotations
+
+from mismatch.report.markdown import code, escape
+from mismatch.report.tables import markdown
+from tests.unit.report import runs
+from tests.unit.report.runs import failed_pair, pair, summary_of
+
+
+def test_escape_leaves_nothing_active() -> None:
+    """Pipes, backticks, HTML, links, mentions and control characters are all disarmed."""
+    text = escape("a|b `c` <b> [x](http://y) *z* @me\x1b[0m\nnext")
+    assert "\n" not in text
+    assert "\x1b" not in text
+    assert "<b>" not in text
+    assert "http://" not in text
+    assert "@me" not in text
+    for char in "|`[]*":
+        assert text.count(char) == text.count("\\" + char)
+
+
+def test_code_survives_backticks_and_pipes() -> None:
+    """An identifier that could close its own span is written another way."""
+    assert code("hf~vllm.decode") == "`hf~vllm.decode`"
+    assert "`" not in code("a`b").replace("\\`", "")
+    assert code("a|b") == "<code>a\\|b</code>"
+
+
+def test_rows_keep_their_cells_whatever_the_text() -> None:
+    """A hostile reason adds no column to the pair table."""
+    text = markdown(summary_of(pair(), failed_pair("|x|" + runs.HOSTILE)))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    cells = {row.replace("\\|", "").count("|") for row in rows[:4]}
+    assert cells == {9}
+    assert "<img" not in text
+
+
+def test_the_table_has_value_interval_floors_and_excess() -> None:
+    """One line tells gap, both floors, excess and verdict."""
+    row = next(x for x in markdown(summary_of(pair())).splitlines() if x.startswith("| `"))
+    for said in ("1.00e-3 [8.00e-4, 1.20e-3]", "batch 1.00e-4", "repeat: deterministic",
+                 "8.50e-4 [6.80e-4, 1.02e-3]", "**more than noise**", "100 (10)"):  # fmt: skip
+        assert said in row
+
+
+def test_failures_and_differences_are_told() -> None:
+    """Failed captures and the facts in which the sides differ have tables of their own."""
+    text = markdown(
+        summary_of(pair()), [("facts.x", "1", "2")], [("sglang/decode-1", "load: ImportError: x")]
+    )
+    assert "| `facts.x` | 1 | 2 |" in text
+    assert "| `sglang/decode-1` | load: ImportError: x |" in text
+
+
+def test_few_sequences_and_missing_floors_have_words() -> None:
+    """No interval says why; no floor is `not captured`, never 0."""
+    bare = pair(sequences=4, metrics=runs.metrics(1e-3, None), floor=None, excess=None)
+    text = markdown(summary_of(bare))
+    assert "no interval (fewer than 8 sequences)" in text
+    assert "not captured" in text
+
+
+def test_nothing_compared_is_a_report_too() -> None:
+    """An empty summary gives a page that says no evidence."""
+    assert markdown(summary_of()).startswith("## Train–inference mismatch: no evidence")

@@ -1,0 +1,63 @@
+"""The tables on a terminal: complete at 80 columns, and deaf to escape codes in foreign text."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mismatch.report.tables import terminal
+from tests.unit.report import runs
+from tests.unit.report.runs import failed_pair, inner_pair, pair, summary_of
+
+
+def shown(*pairs: runs.Summary, width: int = 80) -> str:
+    out = io.StringIO()
+    terminal(summary_of(*pairs), Console(file=out, width=width, force_terminal=False))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_number_is_whole_at_usual_widths(width: int) -> None:
+    """No column is cut: value, interval, floors, excess and its interval are all there."""
+    text = shown(pair(), inner_pair(), width=width)
+    for said in ("1.00e-3", "[8.0e-4, 1.2e-3]", "1.00e-4", "2.00e-4", "8.50e-4", "more than noise"):
+        assert said in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_failed_pair_stands_in_the_table_with_its_reason() -> None:
+    """It is never dropped, and its numbers are dashes."""
+    text = shown(pair(), failed_pair())
+    assert "hf-bf16-sdpa against sglang" in text
+    assert "failed" in text
+    assert "no sgl_kernel" in " ".join(text.split())
+    assert "—" in text
+
+
+def test_a_deterministic_side_is_named_not_zero() -> None:
+    """A repeat floor of 0 without a batch floor is printed as deterministic."""
+    still = {"train": runs.metrics(0.0), "infer": runs.metrics(0.0)}
+    assert "deterministic" in shown(pair(floor={"repeat": still}, excess=None))
+
+
+def test_escape_codes_and_markup_of_foreign_text_are_inert() -> None:
+    """An error message cannot colour, clear or forge lines of the terminal."""
+    text = shown(failed_pair("\x1b[2J[red]gone[/red]\r\u202efake"))
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert "\u202e" not in text
+    assert "[red]gone[/red]" in text
+
+
+def test_unchecked_preflight_is_told() -> None:
+    """Not checked is counted beside pass; no check at all has its own sentence."""
+    assert "1 not checked, 1 pass" in shown(pair())
+    assert "No preflight check ran" in shown(pair(preflight=[]))
+
+
+def test_an_empty_summary_prints_no_evidence() -> None:
+    """Nothing compared prints the finding and no table."""
+    assert "no evidence" in shown()
