@@ -101,8 +101,8 @@ def run(
     _check_sides(left, right, wanted)
     ids = _read_ids(prompts, corpus, limit)
     sampling = Sampling(samples, max_tokens, seed) if ids.corpus is None else None
-    _check_recorded(ids, wanted)
     checkpoint = checkpoints.inspect(Path(model))
+    _check_recorded(ids, wanted, right, checkpoint)
     _check_limits(checkpoint, ids, sampling, left, right, wanted)
     for condition in (left, right):
         environment.interpreter(find(condition.engine), condition)
@@ -180,13 +180,24 @@ def _read_ids(prompts: str | Path | None, corpus: str | Path | None, limit: int 
     return _Ids(ids, about, recorded, (), path.name)
 
 
-def _check_recorded(ids: _Ids, paths: Sequence[str]) -> None:
-    if ids.corpus is not None and "rollout" in paths and "infer" not in ids.recorded:
-        raise MismatchError(
-            "usage",
-            what=f"Path rollout needs recorded log-probabilities, and {ids.source} has none.",
-            todo="Use --paths decode,prefill, or --prompts to roll out.",
-        )
+def _check_recorded(
+    ids: _Ids, paths: Sequence[str], infer: Condition, checkpoint: checkpoints.Checkpoint
+) -> None:
+    """A recorded rollout belongs to the condition that drew it, and to no other."""
+    if ids.corpus is None or "rollout" not in paths:
+        return
+    drawn = ids.about.get("sampled_by")
+    if "infer" not in ids.recorded:
+        reason = f"{ids.source} has none"
+    elif drawn and (drawn["condition"], drawn["model"]) != (infer.spec, checkpoint.digest):
+        reason = f"those of {ids.source} were drawn by {drawn['condition']} of {drawn['model']}"
+    else:
+        return
+    raise MismatchError(
+        "usage",
+        what=f"Path rollout needs log-probabilities recorded by {infer.spec}, and {reason}.",
+        todo="Use --paths decode,prefill, or --prompts to roll out.",
+    )
 
 
 def _check_limits(
@@ -263,7 +274,7 @@ def _take(root: Path, ids: _Ids, orders: list[captures.Order], notify: Notify) -
     infer, train = orders
     if ids.corpus is not None:
         store.save_corpus(root, ids.corpus, ids.about, ids.recorded)
-        infer = captures.seal_recorded(root, infer, ids.recorded)
+        infer = captures.seal_recorded(root, infer, ids.recorded, ids.about.get("sampled_by"))
     corpus = captures.take(root, infer, notify)
     if corpus is None:
         captures.store_blocked(root, train, "there are no ids to score: the rollout failed")
@@ -293,8 +304,8 @@ def captures_asked(out: str | Path) -> int:
 
 
 def compare(folder: str | Path) -> dict[str, Any]:
-    """Measure a run folder's traces again; rewrites comparisons/ and summary.json."""
-    return comparing.compare(Path(folder))
+    """Measure a run folder's traces again; rewrites comparisons/, summary.json and the report."""
+    return _conclude(Path(folder))
 
 
 def report(folder: str | Path) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import mismatch
 from mismatch import api, store
-from mismatch.errors import BUG, INTERRUPTED, MismatchError
+from mismatch.errors import MismatchError
 from mismatch.progress import Progress
 from mismatch.report import tables
 
@@ -220,7 +220,8 @@ def main() -> None:
     """Run the command; every error leaves by its own exit code and one sentence."""
     signal.signal(signal.SIGTERM, _stop)
     as_json = "--json" in sys.argv
-    sys.exit(_guarded(lambda: app(standalone_mode=False), as_json))
+    words = sys.argv[1:] or ["--help"]
+    sys.exit(_guarded(lambda: app(words, standalone_mode=False), as_json))
 
 
 def _guarded(command: Callable[[], Any], as_json: bool) -> int:
@@ -228,8 +229,8 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
         code = command()
     except MismatchError as error:
         return _leave(error, as_json)
-    except KeyboardInterrupt:
-        return _leave(MismatchError("interrupted"), as_json) or INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        return _leave(MismatchError("interrupted"), as_json)
     except Exception as reason:
         usage = _usage(reason)
         if usage is not None:
@@ -253,4 +254,4 @@ def _leave(error: MismatchError, as_json: bool) -> int:
     if as_json:
         typer.echo(store.dump_json(error.as_json()), nl=False)
     _print_error(error)
-    return error.exit_code if error.exit_code else BUG
+    return error.exit_code

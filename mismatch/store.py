@@ -68,10 +68,11 @@ def write_text(path: Path, text: str) -> None:
         aside.replace(path)
     except OSError as reason:
         aside.unlink(missing_ok=True)
-        raise _writing_failed(path, reason) from None
+        raise writing_failed(path, reason) from None
 
 
-def _writing_failed(path: Path, reason: OSError) -> MismatchError:
+def writing_failed(path: Path, reason: OSError) -> MismatchError:
+    """The user's error for a write that the system refused."""
     words = "no space left on the device" if reason.errno == errno.ENOSPC else str(reason)
     return MismatchError("out-of-space", file=path, reason=words)
 
@@ -97,7 +98,7 @@ def copy_artifact(source: Path, target: Path) -> None:
         shutil.copytree(source, aside, dirs_exist_ok=True, symlinks=False)
         aside.rename(target)
     except (OSError, shutil.Error) as reason:
-        raise _writing_failed(target, OSError(str(reason))) from None
+        raise writing_failed(target, OSError(str(reason))) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -122,7 +123,7 @@ def seal(
     try:
         aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=folder.parent))
     except OSError as reason:
-        raise _writing_failed(folder, reason) from None
+        raise writing_failed(folder, reason) from None
     try:
         fill(aside)
         files = {p.name: sha256(p) for p in sorted(aside.iterdir())}
@@ -133,7 +134,7 @@ def seal(
             shutil.rmtree(folder)
         aside.rename(folder)
     except OSError as reason:
-        raise _writing_failed(folder, reason) from None
+        raise writing_failed(folder, reason) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return sha256(folder / MANIFEST)

@@ -39,7 +39,10 @@ def claimed(root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]) -
         if not (root / "run.json").is_file():
             store.write_text(root / "run.json", store.dump_json(plan))
         _sweep(root)
-        yield root
+        try:
+            yield root
+        except OSError as reason:
+            raise store.writing_failed(Path(reason.filename or root), reason) from None
         _finish(root)
 
 

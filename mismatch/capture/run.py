@@ -297,15 +297,24 @@ def with_corpus(order: Order, corpus: Corpus) -> Order:
     return replace(order, corpus=corpus)
 
 
-def seal_recorded(root: Path, order: Order, recorded: Mapping[str, Sequence[np.ndarray]]) -> Order:
-    """Path rollout of a given corpus is what was recorded with it; the engine does the rest."""
+def seal_recorded(
+    root: Path,
+    order: Order,
+    recorded: Mapping[str, Sequence[np.ndarray]],
+    drawn: Mapping[str, Any] | None,
+) -> Order:
+    """Path rollout of a given corpus is what was recorded with it; the engine does the rest.
+
+    drawn: the condition that sampled the corpus, None where nobody knows.
+    """
     assert order.corpus is not None
     for capture in (c for c in order.captures if c.path == "rollout"):
         if not _sealed(root, order, capture):
             trace = f"{order.condition.id}/{capture.name}"
             seal_recorded_trace(
                 root, trace, order.corpus, recorded["infer"], "corpus", {},
-                condition=order.condition.spec, model=order.checkpoint.digest,
+                condition=drawn["condition"] if drawn else "recorded",
+                model=drawn["model"] if drawn else None,
             )  # fmt: skip
     return replace(order, captures=tuple(c for c in order.captures if c.path != "rollout"))
 

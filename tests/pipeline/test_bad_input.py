@@ -169,12 +169,6 @@ def test_an_unknown_metric_or_pair_suggests_the_right_one(
         assert done.code == 2 and says in done.err, (words, done.err)
 
 
-def test_a_full_disk_is_one_sentence(probe: Probe, bigram: Path, corpus: Path) -> None:
-    """Writing to a device that is full names the file and the way out."""
-    done = probe(*toy_run(bigram, "--corpus", corpus, "--out", "/dev/full"))
-    assert done.code == 2 and "/dev/full" in done.err
-
-
 def test_engines_are_listed_with_what_to_do(probe: Probe, tmp_path: Path) -> None:
     """Each engine with version and interpreter, or the reason and the command that mends it."""
     done = probe("engines", "--json", env={"MISMATCH_CACHE": str(tmp_path / "empty")})

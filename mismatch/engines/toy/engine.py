@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mismatch.engines.base import Engine, Machine
@@ -16,11 +15,6 @@ def refuse(condition: Condition, machine: Machine) -> str | None:
     except ValueError:
         pass
     return f"noise={condition.options['noise']} is not a number of nats >= 0"
-
-
-def environment(condition: Condition) -> dict[str, str]:
-    fault = os.environ.get("MISMATCH_TOY_FAULT")
-    return {"MISMATCH_TOY_FAULT": fault} if fault else {}
 
 
 ENGINE = Engine(
@@ -38,5 +32,4 @@ ENGINE = Engine(
     batch=None,
     observed=("dtype",),
     refuse=refuse,
-    environment=environment,
 )
