@@ -19,7 +19,7 @@ from rich.table import Table
 
 import mismatch
 from mismatch import api, store
-from mismatch.errors import MismatchError
+from mismatch.errors import INTERRUPTED, MismatchError
 from mismatch.progress import Progress
 from mismatch.report import tables
 
@@ -238,6 +238,8 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
         if os.environ.get("MISMATCH_DEBUG"):
             traceback.print_exc()
         return _leave(MismatchError("bug", reason=f"{type(reason).__name__}: {reason}"), as_json)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+        return _leave(MismatchError("interrupted"), as_json)
     return code if isinstance(code, int) else 0
 
 

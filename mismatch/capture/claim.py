@@ -22,6 +22,7 @@ def claimed(root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]) -
     An absent or empty folder is taken; one that holds the same request is resumed; anything else
     is `out-not-ours`. A second process at the same time is refused.
     """
+    root = root.absolute()  # guests stand in another folder
     plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
     _refuse_others(root, plan)
     try:

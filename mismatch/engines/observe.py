@@ -15,7 +15,10 @@ SWITCHES = (
     "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "VLLM_",
 )  # fmt: skip
 
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+#: What looks like a secret is never read; where caches lie changes no number.
+_LEFT_OUT = re.compile(
+    r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CACHE_DIR|CACHE_ROOT", re.IGNORECASE
+)
 
 
 def versions(distributions: Sequence[str]) -> dict[str, str]:
@@ -31,7 +34,7 @@ def versions(distributions: Sequence[str]) -> dict[str, str]:
 
 def switches() -> dict[str, str]:
     """Environment variables that steer kernels; names that look like a secret are never read."""
-    chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _SECRET.search(n))
+    chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _LEFT_OUT.search(n))
     return {name: os.environ[name] for name in sorted(chosen)}
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from mismatch import store
 
-#: Times and process ids differ on every capture and would give a report other bytes every time.
-_LEFT_OUT = frozenset({"schema", "started", "seconds", "pid"})
+#: Times differ on every capture and would give a report other bytes every time; where things lie on
+#: one machine is nothing to show around. provenance.json keeps both.
+_LEFT_OUT = frozenset({"schema", "started", "seconds", "pid", "interpreter", "model.path"})
 
 NOT_RECORDED = "not recorded"
 
@@ -47,9 +48,9 @@ def rows(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Row]:
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, inner in value.items():
-        if key in _LEFT_OUT:
-            continue
         name = f"{prefix}{key}"
+        if key in _LEFT_OUT or name in _LEFT_OUT:
+            continue
         if isinstance(inner, Mapping) and inner:
             yield from _flat(inner, f"{name}.")
         elif inner is not None:

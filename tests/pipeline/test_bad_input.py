@@ -116,7 +116,7 @@ def test_an_output_folder_with_other_content_is_left_alone(
         ({"token_ids": [1, 2], "loss_mask": [0, 1], "infer_logprobs": [0],
           "train_logprobs": [0, -1]}, "infer_logprobs"),
         ({"token_ids": [1, 2], "loss_mask": [0, 1], "infer_logprobs": [0, 0.5],
-          "train_logprobs": [0, -1]}, "position 1"),
+          "train_logprobs": [0, -1]}, "infer_logprobs[1] is 0.5"),
         ({"token_ids": [1, 2], "loss_mask": [0, 1]}, "infer_logprobs"),
     ],
 )  # fmt: skip
