@@ -16,6 +16,7 @@ LAYERS = [
     {"store", "wire"},
     {"engines"},
     {"corpus", "capture", "compare", "report", "gate"},
+    {"verbs"},
     {"api"},
     {"progress"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Verbs that need more than one stage: run, comparing foreign traces, importing dumps."""

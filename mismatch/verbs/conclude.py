@@ -1,0 +1,16 @@
+"""What every verb ends with: traces in a folder -> comparisons, summary and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mismatch import report
+from mismatch.compare.compare import compare
+
+
+def conclude(root: Path) -> dict[str, Any]:
+    """Measure every pair of a run folder and write the report; returns the summary."""
+    summary = compare(root)
+    report.build(root)
+    return summary

@@ -1,0 +1,112 @@
+"""compare A B: two sealed traces from anywhere, copied into a folder of their own.
+
+They are copied, with the captures beside them that serve as floors, because report and gate must be
+able to check hashes when the machine they came from is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mismatch import store
+from mismatch.capture import plan
+from mismatch.capture.claim import claimed
+from mismatch.model import PairSpec, side_of
+from mismatch.verbs.conclude import conclude
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A sealed trace somewhere on this machine."""
+
+    folder: Path
+    path: str
+    corpus: str
+    digest: str
+
+    @property
+    def condition(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def capture(self) -> str:
+        return self.folder.name
+
+    def floors(self) -> dict[str, tuple[str, ...]]:
+        """Captures beside a capture 1 that repeat it; another capture has none."""
+        if not self.capture.endswith("-1"):
+            return {}
+        found = {
+            "repeat": self._sealed(plan.repeat_names(self.path, 9)),
+            "batch": self._sealed((plan.batch_name(self.path),)),
+        }
+        return {name: others for name, others in found.items() if others}
+
+    def _sealed(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(n for n in names if store.is_sealed(self.folder.parent / n))
+
+
+def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
+    """d is train minus infer whichever is named first; else left minus right."""
+    ends = [_read(left), _read(right)]
+    if [side_of(e.path) for e in ends] == ["infer", "train"]:
+        ends.reverse()
+    places = [e.condition for e in ends]
+    if places[0] == places[1]:
+        places = [f"{places[0]}@a", f"{places[1]}@b"]
+    request = {
+        "verb": "compare",
+        **{
+            slot: {"trace": f"{e.condition}/{e.capture}", "manifest": e.digest}
+            for slot, e in zip(("left", "right"), ends, strict=True)
+        },
+    }
+    with claimed(out, request, [_pair(ends, places)]) as root:
+        for end, place in zip(ends, places, strict=True):
+            _bring(root, end, place)
+        return conclude(root)
+
+
+def _read(folder: Path) -> End:
+    manifest = store.verified(folder, "trace")
+    provenance = store.read_json(folder / "provenance.json")
+    digest = store.sha256(folder / store.MANIFEST)
+    return End(folder.absolute(), str(provenance["path"]), str(manifest["corpus"]), digest)
+
+
+def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:
+    left, right = (side_of(e.path) for e in ends)
+    across = left != right
+    path = ends[1].path if across else f"{ends[0].path}..{ends[1].path}"
+    floors: dict[str, dict[str, tuple[str, ...]]] = {}
+    for slot, end, place in zip(("train", "infer"), ends, places, strict=True):
+        for name, others in end.floors().items():
+            floors.setdefault(name, {})[slot] = tuple(f"{place}/{n}" for n in others)
+    traces = [f"{place}/{end.capture}" for place, end in zip(places, ends, strict=True)]
+    return PairSpec(
+        id=f"{places[0]}~{places[1]}.{path}",
+        kind="train-infer" if across else "train-train" if left == "train" else "infer-infer",
+        path=path,
+        left=traces[0],
+        right=traces[1],
+        floors=floors,
+    )
+
+
+def _bring(root: Path, end: End, place: str) -> None:
+    """Copy the trace, its floors, and its corpus (for texts and who sampled it)."""
+    names = [end.capture, *(n for others in end.floors().values() for n in others)]
+    for name in dict.fromkeys(names):
+        _copy(end.folder.parent / name, store.inside(root, "traces", place, name), "trace")
+    corpus = end.folder.parents[2] / "corpus" / end.corpus
+    if store.is_sealed(corpus):
+        _copy(corpus, store.inside(root, "corpus", end.corpus), "corpus")
+
+
+def _copy(source: Path, target: Path, kind: str) -> None:
+    if not store.is_sealed(target):
+        store.verified(source, kind)
+        store.copy_artifact(source, target)
