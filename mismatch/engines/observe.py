@@ -32,10 +32,18 @@ def versions(distributions: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def switches() -> dict[str, str]:
-    """Environment variables that steer kernels; names that look like a secret are never read."""
+def _read_switches() -> dict[str, str]:
     chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _LEFT_OUT.search(n))
     return {name: os.environ[name] for name in sorted(chosen)}
+
+
+#: As they stood when the guest started: engines add variables of their own, with random names in.
+_AT_START = _read_switches()
+
+
+def switches() -> dict[str, str]:
+    """Environment variables that steer kernels; names that look like a secret are never read."""
+    return dict(_AT_START)
 
 
 def processor() -> str:
