@@ -1,0 +1,449 @@
+"""Every metric of `metrics.md`: one definition each, as data, and `measure`, which applies them.
+
+d = lp_train - lp_infer (nats), r = exp(d), D = Σd over the scored tokens of a sequence, R = exp(D).
+k1, k2 and k3 are Schulman's estimators ("Approximating KL divergence", 2020). The intervals are in
+`stats`; here are the columns that are summed per sequence, the statistic made of their means, and
+the monotone map from that statistic to the metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mismatch.compare import stats
+from mismatch.compare.stats import Clusters, Estimate, Scale, Smooth, Statistic
+
+Json = dict[str, float | None]
+
+#: key -> (space, description, level), in the order of metrics.md.
+METRICS: dict[str, tuple[str, str, str]] = {
+    "k1": ("log", "mean(-d)", "token"),
+    "k2": ("log", "mean(d²)/2", "token"),
+    "k3": ("log", "mean(expm1(d) - d)", "token"),
+    "k3_rev": ("log", "mean(expm1(-d) + d); not the reverse KL on infer's tokens", "token"),
+    "abs_logprob_diff_mean": ("log", "mean |d|", "token"),
+    "abs_logprob_diff_std": ("log", "standard deviation of |d|", "token"),
+    "abs_logprob_diff_p50": ("log", "median of |d|", "token"),
+    "abs_logprob_diff_p90": ("log", "90th percentile of |d|", "token"),
+    "abs_logprob_diff_p99": ("log", "99th percentile of |d|", "token"),
+    "abs_logprob_diff_p999": ("log", "99.9th percentile of |d|", "token"),
+    "abs_logprob_diff_max": ("log", "largest |d|", "token"),
+    "logprob_diff_mean": ("log", "mean d, the bias", "token"),
+    "rms_logprob_diff": ("log", "sqrt(mean d²), the size", "token"),
+    "prob_diff_mean": ("probability", "mean |p_train - p_infer|", "token"),
+    "prob_diff_max": ("probability", "largest |p_train - p_infer|", "token"),
+    "prob_diff_std": ("probability", "standard deviation of |p_train - p_infer|", "token"),
+    "prob_pearson": ("probability", "correlation of p_train and p_infer", "token"),
+    "mult_prob_error": ("ratio", "mean(exp |d|)", "token"),
+    "ratio_mean": ("ratio", "mean r; alone it hides everything", "token"),
+    "ratio_min": ("ratio", "smallest r", "token"),
+    "ratio_max": ("ratio", "largest r", "token"),
+    "ratio_p01": ("ratio", "1st percentile of r", "token"),
+    "ratio_p99": ("ratio", "99th percentile of r", "token"),
+    "extreme_fraction_1.1": ("ratio", "share with max(r, 1/r) > 1.1", "token"),
+    "extreme_fraction_2": ("ratio", "share with max(r, 1/r) > 2", "token"),
+    "extreme_fraction_3": ("ratio", "share with max(r, 1/r) > 3", "token"),
+    "extreme_fraction_5": ("ratio", "share with max(r, 1/r) > 5", "token"),
+    "extreme_fraction_10": ("ratio", "share with max(r, 1/r) > 10", "token"),
+    "chi2_token": ("ratio", "mean(r²) - 1", "token"),
+    "ess_token": ("ratio", "(Σr)²/(nΣr²)", "token"),
+    "exact_fraction": ("share", "share with d == 0", "token"),
+    "confident_disagreement": ("share", "share with p_infer >= 0.5 and d < -2", "token"),
+    "seq_log_ratio_mean": ("log", "mean D", "sequence"),
+    "seq_log_ratio_std": ("log", "standard deviation of D", "sequence"),
+    "seq_log_ratio_p05": ("log", "5th percentile of D", "sequence"),
+    "seq_log_ratio_p50": ("log", "median D", "sequence"),
+    "seq_log_ratio_p95": ("log", "95th percentile of D", "sequence"),
+    "seq_log_ratio_slope_per_1k": ("log", "slope of D on length, per 1 000 tokens", "sequence"),
+    "seq_k1": ("log", "mean(-D)", "sequence"),
+    "seq_chi2": ("ratio", "mean(R²) - 1", "sequence"),
+    "ess_seq": ("ratio", "(ΣR)²/(nΣR²)", "sequence"),
+    "seq_geo_ratio": ("ratio", "mean over sequences of exp(mean d)", "sequence"),
+    "seq_max_prob_diff_mean": ("probability", "mean of each one's largest |Δp|", "sequence"),
+    "seq_prob_diff_gt_0.5": ("count", "sequences with a |Δp| above 0.5", "sequence"),
+    "log_ppl_diff": ("log", "mean over sequences of mean(-d)", "sequence"),
+    "ppl_ratio": ("ratio", "mean over sequences of exp(mean(-d))", "sequence"),
+    "seq_clamped_count": ("count", "sequences with |D| > 20, where verl clamps", "sequence"),
+    "ess_half_length": ("tokens", "ln 2 / (2 k3): half of the sequence-level ESS gone", "sequence"),
+    "clamp_length": ("tokens", "20 / k3: the mean of D reaches verl's clamp", "sequence"),
+}
+
+
+def token_keys() -> list[str]:
+    """The keys that a floor has too."""
+    return [key for key, (_, _, level) in METRICS.items() if level == "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Scored tokens of two traces, null excluded, in (sequence_id, position) order.
+
+    sequence, position: (n,) int; ids are sorted but need not be 0..S-1. lp_train (the left side in
+    pairs of another kind), lp_infer: (n,) float32 nats, may hold NaN and infinities.
+    """
+
+    sequence: np.ndarray
+    position: np.ndarray
+    lp_train: np.ndarray
+    lp_infer: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What summary.json says of a pair; every number is a finite float or None.
+
+    tokens, sequences: those finite on both sides, and those with such a token. metrics: key ->
+    {value, low, high}. floor: name -> side -> key -> {value, low, high}. excess: k2, k3.
+    """
+
+    tokens: int
+    sequences: int
+    nan_tokens: int
+    inf_tokens: int
+    metrics: dict[str, Json]
+    floor: dict[str, dict[str, dict[str, Json]]] | None
+    excess: dict[str, Json] | None
+    notes: list[str]
+
+
+# ---------------------------------------------------------------- what is observed
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that are finite on both sides, sorted by sequence. left, right: (n,) float64."""
+
+    clusters: Clusters
+    left: np.ndarray
+    right: np.ndarray
+
+    # (n,) per token; rho and rho_rev are r - 1 and 1/r - 1, to full precision where d is small.
+    d = cached_property(lambda t: t.left - t.right)
+    abs_d = cached_property(lambda t: np.abs(t.d))
+    ratio = cached_property(lambda t: np.exp(t.d))
+    rho = cached_property(lambda t: np.expm1(t.d))
+    rho_rev = cached_property(lambda t: np.expm1(-t.d))
+    k3 = cached_property(lambda t: t.rho - t.d)
+    p_train = cached_property(lambda t: np.exp(t.left))
+    p_infer = cached_property(lambda t: np.exp(t.right))
+    prob_diff = cached_property(lambda t: np.abs(t.p_train - t.p_infer))
+    # (s,) per sequence; log_ratio is D.
+    log_ratio = cached_property(lambda t: t.clusters.totals(t.d))
+    mean_d = cached_property(lambda t: t.log_ratio / t.clusters.lengths)
+    max_prob_diff = cached_property(lambda t: np.maximum.reduceat(t.prob_diff, t.clusters.starts))
+
+
+Column = Callable[[Tokens], np.ndarray]
+#: ln 0.5 as an engine writes it (float32 rounds it down): p = 0.5 must count as 0.5.
+LOG_HALF = float(np.float32(math.log(0.5)))
+
+
+# ---------------------------------------------------------------- the definitions
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A metric made of means. columns: Tokens -> (n,) arrays for means over tokens, or (s,) for
+    means over sequences. statistic: the smooth function of the means that is studentised."""
+
+    columns: Callable[[Tokens], list[np.ndarray]]
+    statistic: Smooth
+    scale: Scale
+
+
+def _mean(column: Column, **scale: Any) -> Definition:
+    return Definition(lambda t: [column(t)], stats.MEAN, Scale(**scale))
+
+
+def _share(column: Column, **scale: Any) -> Definition:
+    return _mean(column, least=0.0, most=1.0, **scale)
+
+
+def _extreme(tau: float) -> Definition:
+    """P[max(r, 1/r) > tau], in logs: r itself may overflow."""
+    return _share(lambda t: t.abs_d > math.log(tau))
+
+
+def _one_plus(column: Column, least: float = -1.0) -> Definition:
+    """The mean of something whose column holds it less 1, which keeps small d exact."""
+    return _mean(column, show=lambda x, _: 1 + x, least=least)
+
+
+def _std(column: Column) -> Definition:
+    """ddof 1: undefined for one observation."""
+    scale = Scale(lambda x, n: math.sqrt(x * n / (n - 1)) if n > 1 else math.nan, least=0.0)
+    return Definition(lambda t: stats.variance_columns(column(t)), stats.variance, scale)
+
+
+def _ess(log_weight: Column) -> Definition:
+    """(Σw)²/(nΣw²) = 1/(1 + cv²) of the weights (Kong 1992), in [0, 1] as cv² >= 0."""
+    scale = Scale(lambda x, _: 1 / (1 + x), falls=True, least=0.0)
+    return Definition(lambda t: stats.weight_columns(log_weight(t)), stats.squared_cv, scale)
+
+
+def _length(nats: float) -> Definition:
+    """The tokens over which k3 adds up to so many nats; undefined at k3 = 0."""
+    return _mean(
+        lambda t: t.k3, show=lambda x, _: nats / x if x > 0 else math.nan, falls=True, least=0.0
+    )
+
+
+DEFINITIONS: dict[str, Definition] = {
+    "k1": _mean(lambda t: -t.d),
+    "k2": _mean(lambda t: t.d**2 / 2, least=0.0),
+    "k3": _mean(lambda t: t.k3, least=0.0),
+    "k3_rev": _mean(lambda t: t.rho_rev + t.d, least=0.0),
+    "abs_logprob_diff_mean": _mean(lambda t: t.abs_d, least=0.0),
+    "abs_logprob_diff_std": _std(lambda t: t.abs_d),
+    "logprob_diff_mean": _mean(lambda t: t.d),
+    "rms_logprob_diff": _mean(lambda t: t.d**2, show=lambda x, _: math.sqrt(x), least=0.0),
+    "prob_diff_mean": _mean(lambda t: t.prob_diff, least=0.0),
+    "prob_diff_std": _std(lambda t: t.prob_diff),
+    "prob_pearson": Definition(
+        lambda t: stats.correlation_columns(t.p_train, t.p_infer),
+        stats.fisher_z,
+        Scale(lambda x, _: math.tanh(x)),
+    ),
+    "mult_prob_error": _one_plus(lambda t: np.maximum(t.rho, t.rho_rev), least=0.0),
+    "ratio_mean": _one_plus(lambda t: t.rho),
+    **{f"extreme_fraction_{tau}": _extreme(tau) for tau in (1.1, 2, 3, 5, 10)},
+    "chi2_token": _mean(lambda t: t.rho * (t.rho + 2), least=-1.0),
+    "ess_token": _ess(lambda t: t.d),
+    "exact_fraction": _share(lambda t: t.d == 0),
+    "confident_disagreement": _share(lambda t: (t.right >= LOG_HALF) & (t.d < -2)),
+    "seq_log_ratio_mean": _mean(lambda t: t.log_ratio),
+    "seq_log_ratio_std": _std(lambda t: t.log_ratio),
+    "seq_log_ratio_slope_per_1k": Definition(
+        lambda t: stats.slope_columns(t.clusters.lengths, t.log_ratio),
+        stats.slope,
+        Scale(lambda x, _: 1000 * x),
+    ),
+    "seq_k1": _mean(lambda t: -t.log_ratio),
+    "seq_chi2": _mean(lambda t: np.expm1(2 * t.log_ratio), least=-1.0),
+    "ess_seq": _ess(lambda t: t.log_ratio),
+    "seq_geo_ratio": _one_plus(lambda t: np.expm1(t.mean_d)),
+    "seq_max_prob_diff_mean": _mean(lambda t: t.max_prob_diff, least=0.0),
+    "seq_prob_diff_gt_0.5": _share(lambda t: t.max_prob_diff > 0.5, show=lambda x, n: x * n),
+    "log_ppl_diff": _mean(lambda t: -t.mean_d),
+    "ppl_ratio": _one_plus(lambda t: np.expm1(-t.mean_d)),
+    "seq_clamped_count": _share(lambda t: np.abs(t.log_ratio) > 20, show=lambda x, n: x * n),
+    "ess_half_length": _length(math.log(2) / 2),
+    "clamp_length": _length(20.0),
+}
+#: what is ordered -> key -> the share of it at or below the metric.
+QUANTILES: dict[str, dict[str, float]] = {
+    "abs_d": {
+        "abs_logprob_diff_p50": 0.5,
+        "abs_logprob_diff_p90": 0.9,
+        "abs_logprob_diff_p99": 0.99,
+    },
+    "ratio": {"ratio_p01": 0.01, "ratio_p99": 0.99},
+    "log_ratio": {"seq_log_ratio_p05": 0.05, "seq_log_ratio_p50": 0.5, "seq_log_ratio_p95": 0.95},
+}
+#: A few tokens make these: the value alone.
+EXTREMES: dict[str, Callable[[Tokens], float]] = {
+    "abs_logprob_diff_p999": lambda t: float(np.quantile(t.abs_d, 0.999)),
+    "abs_logprob_diff_max": lambda t: float(np.max(t.abs_d)),
+    "prob_diff_max": lambda t: float(np.max(t.prob_diff)),
+    "ratio_min": lambda t: float(np.min(t.ratio)),
+    "ratio_max": lambda t: float(np.max(t.ratio)),
+}
+#: No interval where one sequence carries over MAX_SHARE of ΣR².
+DOMINATED = ("seq_chi2", "ess_seq")
+MAX_SHARE = 0.2
+EXCESS = ("k2", "k3")
+FLOORS = ("repeat", "batch")
+SIDES = ("train", "infer")
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure(
+    gap: Aligned,
+    floors: Mapping[str, Mapping[str, Sequence[Aligned]]],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Measured:
+    """All metrics of a pair, those of its floors, and the excess of the one over the other.
+
+    floors: name -> side -> comparisons of capture 1 with another capture of the same condition;
+    several are pooled. Equal input and seed give equal numbers. notes: what overflowed, and the
+    tokens that a floor lost to NaN.
+    """
+    notes: list[str] = []
+    given = {(n, s): floors[n][s] for n in FLOORS for s in SIDES if floors.get(n, {}).get(s)}
+    rows = _rows([gap, *(one for several in given.values() for one in several)])
+    tokens, nan, inf = _finite([gap], rows)
+    parts = {"gap": _observe(tokens, METRICS)}
+    for (name, side), several in given.items():
+        kept, *lost = _finite(several, rows)
+        parts[f"floor.{name}.{side}"] = _observe(kept, token_keys())
+        if any(lost):
+            notes.append(f"floor.{name}.{side}: {sum(lost)} tokens are NaN or infinite: left out")
+    found = _estimates(parts, seed, resamples, notes)
+    floor = {
+        name: {side: found[f"floor.{name}.{side}"] for n, side in given if n == name}
+        for name, _ in given
+    }
+    size, excess = parts["gap"].sizes, found.get("excess")
+    return Measured(
+        size["token"], size["sequence"], nan, inf, found["gap"], floor or None, excess, notes
+    )
+
+
+def _rows(parts: Sequence[Aligned]) -> np.ndarray:
+    """The ids of all sequences, sorted."""
+    return np.unique(np.concatenate([p.sequence[stats.begins(p.sequence)] for p in parts]))
+
+
+def _finite(parts: Sequence[Aligned], rows: np.ndarray) -> tuple[Tokens, int, int]:
+    """The tokens finite on both sides, pooled per sequence; how many are NaN, how many infinite."""
+    sequence = np.concatenate([p.sequence for p in parts])
+    left = np.concatenate([p.lp_train for p in parts]).astype(np.float64)
+    right = np.concatenate([p.lp_infer for p in parts]).astype(np.float64)
+    kept = np.flatnonzero(np.isfinite(left) & np.isfinite(right))
+    if len(parts) > 1:
+        kept = kept[np.argsort(sequence[kept], kind="stable")]
+    nan = int(np.count_nonzero(np.isnan(left) | np.isnan(right)))
+    tokens = Tokens(Clusters(sequence[kept], rows), left[kept], right[kept])
+    return tokens, nan, len(left) - nan - len(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """What is kept of a comparison when its tokens are let go.
+
+    sizes: observations of each level. statistics: to be resampled. fixed: all others.
+    """
+
+    keys: tuple[str, ...]
+    sizes: dict[str, int]
+    statistics: dict[str, Statistic]
+    fixed: dict[str, Estimate]
+
+
+def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
+    keys = tuple(keys)
+    sizes = {"token": len(tokens.left), "sequence": len(tokens.clusters.starts)}
+    if not sizes["token"]:
+        return _Observed(keys, sizes, {}, {})
+    with np.errstate(all="ignore"):
+        statistics = {
+            key: Statistic(tokens.clusters.means(d.columns(tokens)), d.statistic)
+            for key, d in DEFINITIONS.items()
+            if key in keys
+        }
+        fixed = dict(_fixed(tokens, keys))
+        if stats.largest_share(2 * tokens.log_ratio) > MAX_SHARE:
+            dominated = [key for key in DOMINATED if key in statistics]
+            fixed |= {key: Estimate(statistics.pop(key).value()) for key in dominated}
+    return _Observed(keys, sizes, statistics, fixed)
+
+
+def _fixed(tokens: Tokens, keys: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+    """Quantiles and extremes."""
+    for what, shares in QUANTILES.items():
+        wanted = {key: share for key, share in shares.items() if key in keys}
+        if wanted:
+            found = tokens.clusters.quantiles(getattr(tokens, what), list(wanted.values()))
+            yield from zip(wanted, found, strict=True)
+    for key in (k for k in keys if k in EXTREMES):
+        yield key, Estimate(EXTREMES[key](tokens))
+
+
+def _estimates(
+    parts: Mapping[str, _Observed], seed: int, resamples: int, notes: list[str]
+) -> dict[str, dict[str, Json]]:
+    """Part -> key -> {value, low, high}; "excess" is one more where both sides have a floor."""
+    statistics = {(name, k): s for name, part in parts.items() for k, s in part.statistics.items()}
+    keys = {name: part.keys for name, part in parts.items()}
+    over = [n for n in FLOORS if all(f"floor.{n}.{side}" in parts for side in SIDES)]
+    if over:  # the batch floor stands last
+        sides = (parts[f"floor.{over[-1]}.{side}"] for side in SIDES)
+        statistics |= {("excess", k): s for k, s in _excess(parts["gap"], *sides)}
+        keys["excess"] = EXCESS
+    raw = stats.bootstrap_t(statistics, seed=seed, resamples=resamples)
+    raw |= {(name, k): e for name, part in parts.items() for k, e in part.fixed.items()}
+    return {
+        name: {k: _shown(name, k, raw.get((name, k)), parts.get(name), notes) for k in of}
+        for name, of in keys.items()
+    }
+
+
+def _excess(*parts: _Observed) -> Iterator[tuple[str, Statistic]]:
+    """Gap less half of both floors: independent noise adds in d², and a repeat difference holds
+    twice one capture's variance. None where one of the three has no token."""
+    for key in EXCESS:
+        if all(key in part.statistics for part in parts):
+            means = tuple(part.statistics[key].means[0] for part in parts)
+            yield key, Statistic(means, stats.linear(1.0, -0.5, -0.5))
+
+
+def _shown(
+    name: str, key: str, raw: Estimate | None, part: _Observed | None, notes: list[str]
+) -> Json:
+    """An estimate as summary.json has it: null where not finite, with a note where it overflowed.
+
+    raw is None where there was no token. part is None for an excess, which is shown as it is.
+    """
+    label = key if name == "gap" else f"{name}.{key}"
+    found = raw or Estimate(math.nan)
+    if math.isinf(found.value):
+        notes.append(f"{label} overflows: no value")
+    elif found.low is not None and math.isnan(found.low):
+        notes.append(f"{label} overflows: a value, but no interval")
+    elif part and key in DEFINITIONS and math.isfinite(found.value):
+        found = DEFINITIONS[key].scale.of(found, part.sizes[METRICS[key][2]])
+    # + 0.0 turns -0.0 into 0.0.
+    finite = (x + 0.0 if x is not None and math.isfinite(x) else None for x in found)
+    return dict(zip(("value", "low", "high"), finite, strict=True))
+
+
+# ---------------------------------------------------------------- breakdowns
+
+PROB_EDGES = tuple(float(np.float32(math.log(p))) for p in (0.01, 0.1, 0.5, 0.9, 0.99))
+PROB_BINS = ("[0, 0.01)", "[0.01, 0.1)", "[0.1, 0.5)", "[0.5, 0.9)", "[0.9, 0.99)", "[0.99, 1]")
+TOKEN_EDGES = (16, 64, 256, 1024, 4096)
+TOKEN_BINS = ("16-63", "64-255", "256-1023", "1024-4095", "4096+")
+BREAKDOWN_KEYS = ("abs_logprob_diff_mean", "logprob_diff_mean", "k3")
+
+
+def breakdowns(
+    gap: Aligned, *, seed: int = 0, resamples: int = 2000
+) -> dict[str, list[dict[str, Any]]]:
+    """by -> rows {bin, tokens, metrics} of the bins that have tokens.
+
+    infer_prob: of the token. position: counted from its sequence's first scored token. length:
+    scored tokens of its sequence. Intervals are over the sequences that have a token in the bin.
+    """
+    clusters = Clusters(gap.sequence, _rows([gap]))
+    lengths = clusters.lengths
+    first = np.repeat(gap.position[clusters.starts], lengths)
+    cuts = {
+        "infer_prob": (gap.lp_infer, PROB_EDGES, PROB_BINS),
+        "position": (gap.position - first, TOKEN_EDGES, ("0-15", *TOKEN_BINS)),
+        "length": (np.repeat(lengths, lengths), TOKEN_EDGES, ("1-15", *TOKEN_BINS)),
+    }
+    finite = np.isfinite(gap.lp_train) & np.isfinite(gap.lp_infer)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for by, (x, edges, names) in cuts.items():
+        bins = np.searchsorted(edges, x, side="right")
+        present = np.unique(bins[finite])
+        rows[by] = [_row(gap, names[k], finite & (bins == k), seed, resamples) for k in present]
+    return rows
+
+
+def _row(gap: Aligned, name: str, at: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
+    part = Aligned(gap.sequence[at], gap.position[at], gap.lp_train[at], gap.lp_infer[at])
+    tokens, _, _ = _finite([part], _rows([part]))
+    observed = {"gap": _observe(tokens, BREAKDOWN_KEYS)}
+    metrics = _estimates(observed, seed, resamples, [])["gap"]
+    return {"bin": name, "tokens": len(tokens.left), "metrics": metrics}
