@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -155,6 +155,7 @@ class Definition:
     columns: Callable[[Tokens], list[np.ndarray]]
     statistic: Smooth
     scale: Scale
+    event: bool = False  # a share of events that may not have been seen at all
 
 
 def _mean(column: Column, **scale: Any) -> Definition:
@@ -165,9 +166,14 @@ def _share(column: Column, **scale: Any) -> Definition:
     return _mean(column, least=0.0, most=1.0, **scale)
 
 
+def _event(column: Column, **scale: Any) -> Definition:
+    """A share of rare events: none seen does not say none there."""
+    return replace(_share(column, **scale), event=True)
+
+
 def _extreme(tau: float) -> Definition:
     """P[max(r, 1/r) > tau], in logs: r itself may overflow."""
-    return _share(lambda t: t.abs_d > math.log(tau))
+    return _event(lambda t: t.abs_d > math.log(tau))
 
 
 def _one_plus(column: Column, least: float = -1.0) -> Definition:
@@ -216,7 +222,7 @@ DEFINITIONS: dict[str, Definition] = {
     "chi2_token": _mean(lambda t: t.rho * (t.rho + 2), least=-1.0),
     "ess_token": _ess(lambda t: t.d),
     "exact_fraction": _share(lambda t: t.d == 0),
-    "confident_disagreement": _share(lambda t: (t.right >= LOG_HALF) & (t.d < -2)),
+    "confident_disagreement": _event(lambda t: (t.right >= LOG_HALF) & (t.d < -2)),
     "seq_log_ratio_mean": _mean(lambda t: t.log_ratio),
     "seq_log_ratio_std": _std(lambda t: t.log_ratio),
     "seq_log_ratio_slope_per_1k": Definition(
@@ -229,10 +235,10 @@ DEFINITIONS: dict[str, Definition] = {
     "ess_seq": _ess(lambda t: t.log_ratio),
     "seq_geo_ratio": _one_plus(lambda t: np.expm1(t.mean_d)),
     "seq_max_prob_diff_mean": _mean(lambda t: t.max_prob_diff, least=0.0),
-    "seq_prob_diff_gt_0.5": _share(lambda t: t.max_prob_diff > 0.5, show=lambda x, n: x * n),
+    "seq_prob_diff_gt_0.5": _event(lambda t: t.max_prob_diff > 0.5, show=lambda x, n: x * n),
     "log_ppl_diff": _mean(lambda t: -t.mean_d),
     "ppl_ratio": _one_plus(lambda t: np.expm1(-t.mean_d)),
-    "seq_clamped_count": _share(lambda t: np.abs(t.log_ratio) > 20, show=lambda x, n: x * n),
+    "seq_clamped_count": _event(lambda t: np.abs(t.log_ratio) > 20, show=lambda x, n: x * n),
     "ess_half_length": _length(math.log(2) / 2),
     "clamp_length": _length(20.0),
 }
@@ -401,7 +407,10 @@ def _shown(
     elif found.low is not None and math.isnan(found.low):
         notes.append(f"{label} overflows: a value, but no interval")
     elif part and key in DEFINITIONS and math.isfinite(found.value):
-        found = DEFINITIONS[key].scale.of(found, part.sizes[METRICS[key][2]])
+        definition = DEFINITIONS[key]
+        if definition.event:
+            found = stats.unseen(found, part.sizes["sequence"])
+        found = definition.scale.of(found, part.sizes[METRICS[key][2]])
     # + 0.0 turns -0.0 into 0.0.
     finite = (x + 0.0 if x is not None and math.isfinite(x) else None for x in found)
     return dict(zip(("value", "low", "high"), finite, strict=True))

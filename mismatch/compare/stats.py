@@ -249,6 +249,17 @@ def fisher_z(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return z, np.where(perfect[..., None], 0.0, np.stack(by, axis=-1))
 
 
+def unseen(share: Estimate, sequences: int) -> Estimate:
+    """The upper bound of a share that no sequence showed: 1 - 0.025^(1/S), instead of 0.
+
+    The exact binomial bound (Clopper & Pearson 1934) on the share of sequences that would show it,
+    which no share of their tokens exceeds. Resampling what has no event never draws one.
+    """
+    if share.value != 0 or share.high != 0:
+        return share
+    return share._replace(high=1 - TAIL ** (1 / sequences))
+
+
 # ---------------------------------------------------------------- observations made ready
 
 

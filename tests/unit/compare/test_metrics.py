@@ -262,10 +262,21 @@ def test_equal_differences_have_degenerate_intervals() -> None:
     lengths = [5, 9, 11, 6, 7, 3, 8, 5, 4, 10]
     gap = of_d(np.full(sum(lengths), 0.125), lengths)
     for key, found in measure(gap, {}).metrics.items():
-        if key in DEFINITIONS and METRICS[key][2] == "token":
+        if key in DEFINITIONS and METRICS[key][2] == "token" and not DEFINITIONS[key].event:
             assert found["low"] == found["high"] == found["value"], key
     assert only("abs_logprob_diff_std", gap)["value"] == 0.0
     assert only("ess_token", gap)["value"] == 1.0
+
+
+@pytest.mark.parametrize("sequences", [10, 60, 300])
+def test_an_event_never_seen_has_the_exact_upper_bound(sequences: int) -> None:
+    """No hit in S sequences leaves 1 - 0.025^(1/S) possible: no tight limit passes on silence."""
+    metrics = measure(of_d(np.full(6 * sequences, 0.01), [6] * sequences), {}).metrics
+    bound = 1 - 0.025 ** (1 / sequences)
+    for key in ("extreme_fraction_2", "confident_disagreement"):
+        assert metrics[key] == {"value": 0.0, "low": 0.0, "high": pytest.approx(bound)}
+    assert metrics["seq_clamped_count"]["high"] == pytest.approx(bound * sequences)
+    assert metrics["exact_fraction"]["high"] == 0.0
 
 
 def test_bit_equal_sides_are_exact_everywhere() -> None:
