@@ -7,7 +7,7 @@ in one staging folder:
     prompts.jsonl   prompts to encode and sample            host -> guest
     corpus.npz      ids to replay                           host -> guest
     encoded.npz     prompts as ids                          guest -> host
-    parts/<capture>/<call>.npz     one engine call          guest -> host, and resume
+    parts/<capture>/<first call>.npz   finished calls       guest -> host, and resume
     parts/<capture>/facts.json     observed, after the last call
     events.jsonl    progress, one line each (also the liveness signal)
     error.json      why the guest stopped
@@ -135,19 +135,21 @@ class Row:
     logprobs: np.ndarray
 
 
-def part_path(folder: Path, capture: str, call: int) -> Path:
-    return folder / "parts" / capture / f"{call:06d}.npz"
+def part_folder(folder: Path, capture: str) -> Path:
+    return folder / "parts" / capture
 
 
 def facts_path(folder: Path, capture: str) -> Path:
     return folder / "parts" / capture / "facts.json"
 
 
-def save_part(path: Path, rows: Sequence[Row]) -> None:
+def save_part(folder: Path, capture: str, calls: Sequence[int], rows: Sequence[Row]) -> None:
+    """Finished calls of a capture, in one file named after the first of them."""
     ids, offsets = pack([r.token_ids for r in rows], "int32")
     save_arrays(
-        path,
+        part_folder(folder, capture) / f"{calls[0]:06d}.npz",
         {
+            "calls": np.array(calls, np.int32),
             "sequence": np.array([r.sequence for r in rows], np.int32),
             "ids": ids,
             "offsets": offsets,
@@ -156,7 +158,19 @@ def save_part(path: Path, rows: Sequence[Row]) -> None:
     )
 
 
-def load_part(path: Path) -> list[Row]:
+def finished_calls(folder: Path, capture: str) -> set[int]:
+    """The calls of a capture whose answers are on disk."""
+    parts = sorted(part_folder(folder, capture).glob("[0-9]*.npz"))
+    return {call for path in parts for call in load_arrays(path)["calls"].tolist()}
+
+
+def load_capture(folder: Path, plan: CallPlan) -> list[Row]:
+    """All rows of a finished capture, by sequence number."""
+    parts = sorted(part_folder(folder, plan.name).glob("[0-9]*.npz"))
+    return sorted((r for path in parts for r in _load_part(path)), key=lambda r: r.sequence)
+
+
+def _load_part(path: Path) -> list[Row]:
     arrays = load_arrays(path)
     ids = unpack(arrays["ids"], arrays["offsets"])
     values = unpack(arrays["logprobs"], arrays["offsets"])
@@ -164,18 +178,11 @@ def load_part(path: Path) -> list[Row]:
     return [Row(s, i, v) for s, i, v in zip(numbers, ids, values, strict=True)]
 
 
-def load_capture(folder: Path, plan: CallPlan) -> list[Row]:
-    """All rows of a finished capture, by sequence number."""
-    rows = [r for k in range(len(plan.groups)) for r in load_part(part_path(folder, plan.name, k))]
-    return sorted(rows, key=lambda r: r.sequence)
-
-
 def is_complete(folder: Path, plan: CallPlan) -> bool:
     """All calls returned and the facts were taken."""
-    calls = range(len(plan.groups))
-    return facts_path(folder, plan.name).is_file() and all(
-        part_path(folder, plan.name, k).is_file() for k in calls
-    )
+    if not facts_path(folder, plan.name).is_file():
+        return False
+    return finished_calls(folder, plan.name) == set(range(len(plan.groups)))
 
 
 # ---------------------------------------------------------------- events

@@ -24,6 +24,7 @@ import importlib
 import json
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,46 @@ def _capture(
     boundary = "sample" if sampling else "score"
     stage.enter(boundary, plan.name)
     sequences = ([], []) if sampling else _sequences(folder, job)
+    finished = wire.finished_calls(folder, plan.name)
+    kept = Kept(folder, plan.name)
     for call, group in enumerate(plan.groups):
-        path = wire.part_path(folder, plan.name, call)
-        if path.is_file():
+        if call in finished:
             continue
         stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
         if sampling:
-            rows = _sample(job, worker, prompts, group)
+            kept.add(call, _sample(job, worker, prompts, group))
         else:
-            rows = _score(plan.path, worker, group, *sequences)
-        wire.save_part(path, rows)
+            kept.add(call, _score(plan.path, worker, group, *sequences))
+    kept.flush()
     wire.write_json(wire.facts_path(folder, plan.name), worker.facts())
     stage.enter("captured", plan.name)
+
+
+class Kept:
+    """Answers on their way to disk: a file a second, not a file a call.
+
+    A crash loses at most the last second's calls; writing each of a thousand short calls by itself
+    would cost a fifth of their time.
+    """
+
+    EVERY_S = 1.0
+
+    def __init__(self, folder: Path, capture: str) -> None:
+        self._place = folder, capture
+        self._calls: list[int] = []
+        self._rows: list[wire.Row] = []
+        self._last = time.monotonic()
+
+    def add(self, call: int, rows: list[wire.Row]) -> None:
+        self._calls.append(call)
+        self._rows += rows
+        if time.monotonic() - self._last >= self.EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._calls:
+            wire.save_part(*self._place, self._calls, self._rows)
+        self._calls, self._rows, self._last = [], [], time.monotonic()
 
 
 def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[int]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +21,8 @@ _LEFT_OUT = re.compile(
 )
 
 
-def versions(distributions: Sequence[str]) -> dict[str, str]:
+@cache
+def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     """Installed versions of the named distributions; absent ones are left out."""
     found = {"python": platform.python_version()}
     for name in distributions:

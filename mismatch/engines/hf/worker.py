@@ -62,6 +62,7 @@ class Worker:
         with torch.no_grad():
             logits = self.model(input_ids=ids, use_cache=False, **more).logits
         self._logits_dtype = str(logits.dtype)
+        logits = logits.float()  # whole, and the engine's own copy is let go
         values = []
         for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
             whole = logits[row, start : start + len(sequence)]
@@ -69,9 +70,9 @@ class Worker:
         return values
 
     def _logprobs(self, logits: Any, ids: Any) -> np.ndarray:
-        """(n, vocabulary) logits -> (n,) float32: at t the value of token t given those before."""
+        """(n, vocabulary) float32 logits -> (n,) float32: at t the value of token t given those before."""
         torch = self.torch
-        table = torch.log_softmax(logits[:-1].float(), dim=-1)
+        table = torch.log_softmax(logits[:-1], dim=-1)
         values = np.full(len(ids), np.nan, np.float32)
         values[1:] = table.gather(1, ids[1:, None])[:, 0].cpu().numpy()
         return values
@@ -79,6 +80,9 @@ class Worker:
     def _padded(self, sequences: list[np.ndarray]) -> tuple[Any, Any, Any, list[int]]:
         """ids (rows, longest), mask and positions (None for one row), each row's first column."""
         torch = self.torch
+        if len(sequences) == 1:
+            alone = torch.as_tensor(sequences[0], dtype=torch.long, device=self.model.device)
+            return alone[None], None, None, [0]
         longest = max(len(s) for s in sequences)
         left = self.options.get("padding") == "left"
         starts = [longest - len(s) if left else 0 for s in sequences]
@@ -88,8 +92,6 @@ class Worker:
             ids[row, start : start + len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
             mask[row, start : start + len(sequence)] = 1
         device = self.model.device
-        if len(sequences) == 1:
-            return ids.to(device), None, None, starts
         self._padding_seen.add("left" if left else "right")
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         return ids.to(device), mask.to(device), positions.to(device), starts

@@ -236,36 +236,52 @@ def _flat(logprobs: Any, ids: Sequence[int]) -> np.ndarray:
 
 
 def forcing_processor() -> type:
-    """A V1 logits processor that masks all but the wanted id.
+    """A V1 logits processor that masks all but the wanted id, for all forced requests at once.
 
     Raw log-probabilities are taken before processors run, so the recorded value is the model's own.
-    `output_ids` grows by one entry per emitted token (-1 placeholders under async scheduling): its
-    length is the index of the token now wanted.
     """
-    from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+    from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-    class ForceIds(AdapterLogitsProcessor):
+    class ForceIds(LogitsProcessor):
+        def __init__(self, *_: Any) -> None:
+            self.forced: dict[int, Forced] = {}
+
         def is_argmax_invariant(self) -> bool:
             return False
 
-        def new_req_logits_processor(self, params: Any) -> Callable[..., Any] | None:
-            wanted = (params.extra_args or {}).get(FORCE)
-            return None if wanted is None else _forcer(wanted)
+        def update_state(self, batch_update: Any) -> None:
+            def added(params: Any, _: Any, output_ids: list[int]) -> Forced | None:
+                wanted = (params.extra_args or {}).get(FORCE)
+                return None if wanted is None else (wanted, output_ids)
+
+            process_dict_updates(self.forced, batch_update, added)
+
+        def apply(self, logits: Any) -> Any:
+            if self.forced:
+                rows, ids = wanted_ids(self.forced)
+                # A token the model gives probability 0 must still be the only choice.
+                kept = logits[rows, ids].nan_to_num(neginf=0.0)
+                logits[rows] = float("-inf")
+                logits[rows, ids] = kept
+            return logits
 
     return ForceIds
 
 
-def _forcer(wanted: list[int]) -> Callable[[list[int], Any], Any]:
-    def force(output_ids: list[int], logits: Any) -> Any:
-        # Async scheduling may ask once past the end; that token is never kept.
-        token = wanted[min(len(output_ids), len(wanted) - 1)]
-        kept = logits[token].clone()
-        logits.fill_(float("-inf"))
-        # A token the model gives probability 0 must still be the only choice.
-        logits[token] = kept.nan_to_num(neginf=0.0)
-        return logits
+#: The ids to force, and the request's growing list of emitted ids.
+Forced = tuple[list[int], list[int]]
 
-    return force
+
+def wanted_ids(forced: dict[int, Forced]) -> tuple[list[int], list[int]]:
+    """Rows of the batch and the id each must emit now.
+
+    The list of emitted ids grows by one entry a token (-1 placeholders under async scheduling): its
+    length is the index of the token now wanted. Async scheduling may ask once past the end; that
+    token is never kept.
+    """
+    ids = [wanted[min(len(out), len(wanted) - 1)] for wanted, out in forced.values()]
+    return list(forced), ids
 
 
 def _progress(events: wire.Events) -> Callable[..., Any]:

@@ -78,8 +78,9 @@ def test_parts_survive_the_wire(tmp_path: Path) -> None:
         for k in (0, 1)
     ]
     assert not wire.is_complete(tmp_path, plan)
-    wire.save_part(wire.part_path(tmp_path, "decode-1", 0), [rows[1]])
-    wire.save_part(wire.part_path(tmp_path, "decode-1", 1), [rows[0]])
+    wire.save_part(tmp_path, "decode-1", [0], [rows[1]])
+    assert wire.finished_calls(tmp_path, "decode-1") == {0}
+    wire.save_part(tmp_path, "decode-1", [1], [rows[0]])
     wire.write_json(wire.facts_path(tmp_path, "decode-1"), {})
     assert wire.is_complete(tmp_path, plan)
     for got, row in zip(wire.load_capture(tmp_path, plan), rows, strict=True):

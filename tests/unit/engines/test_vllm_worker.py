@@ -55,34 +55,10 @@ def test_flat_logprobs_are_read_at_the_ids_own_entry() -> None:
     assert values[:2].tolist() == [-0.5, -2.0] and np.isnan(values[2])
 
 
-def test_the_forced_id_is_the_only_choice() -> None:
-    """Everything but the wanted id becomes -inf; the index is the number of tokens emitted."""
-    force = module._forcer([4, 2])
-    for emitted, wanted in (([], 4), ([4], 2), ([-1], 2), ([4, 2], 2)):
-        row = _FakeRow(6)
-        force(emitted, row)
-        assert row.finite() == [wanted]
-
-
-class _FakeRow:
-    """Six logits with the three tensor methods that forcing uses."""
-
-    def __init__(self, size: int) -> None:
-        self.values = [float(k) for k in range(size)]
-
-    def __getitem__(self, k: int) -> Any:
-        value = self.values[k]
-        scalar = SimpleNamespace(nan_to_num=lambda neginf: value)
-        return SimpleNamespace(clone=lambda: scalar)
-
-    def __setitem__(self, k: int, value: float) -> None:
-        self.values[k] = value
-
-    def fill_(self, value: float) -> None:
-        self.values = [value] * len(self.values)
-
-    def finite(self) -> list[int]:
-        return [k for k, v in enumerate(self.values) if v != float("-inf")]
+def test_the_forced_id_is_that_of_the_tokens_emitted_so_far() -> None:
+    """Each row has its own list; placeholders count; past the end the last id is asked again."""
+    forced = {3: ([4, 2], []), 0: ([4, 2], [-1]), 5: ([7], [7]), 1: ([8, 9], [8])}
+    assert module.wanted_ids(forced) == ([3, 0, 5, 1], [4, 2, 7, 9])
 
 
 class _Tokenizer:
