@@ -70,7 +70,7 @@ class Worker:
         return values
 
     def _logprobs(self, logits: Any, ids: Any) -> np.ndarray:
-        """(n, vocabulary) float32 logits -> (n,) float32: at t the value of token t given those before."""
+        """(n, vocabulary) logits -> (n,): at t the value of token t given those before it."""
         torch = self.torch
         table = torch.log_softmax(logits[:-1], dim=-1)
         values = np.full(len(ids), np.nan, np.float32)
