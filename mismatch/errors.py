@@ -108,7 +108,7 @@ ERRORS: dict[str, Entry] = {
     "out-of-space": Entry(
         BAD_INPUT,
         "Writing {file} failed: {reason}.",
-        "Free some space and run the same command again: it resumes.",
+        "Free some space or choose another place; the same command resumes.",
     ),
     "not-an-artifact": Entry(
         BAD_INPUT, "{folder} is not a {kind}: {reason}.", "Give a folder this program wrote."

@@ -40,7 +40,16 @@ def read_run(root: Path) -> dict[str, Any]:
 
 
 def pair_specs(run: Mapping[str, Any]) -> list[PairSpec]:
-    return [PairSpec(**pair) for pair in run["pairs"]]
+    """The pairs of run.json, whose shape is checked: nothing seals that file."""
+    try:
+        specs = [PairSpec(**pair) for pair in run["pairs"]]
+        names = [x for s in specs for x in (s.id, s.kind, s.path, s.left, s.right)]
+        names += [t for s in specs for of in s.floors.values() for ts in of.values() for t in ts]
+    except (KeyError, TypeError, AttributeError) as reason:
+        raise MismatchError("artifact-changed", file="run.json", reason=reason) from None
+    if not all(isinstance(name, str) for name in names) or "request" not in run:
+        raise MismatchError("artifact-changed", file="run.json", reason="it names no pairs")
+    return specs
 
 
 def trace_path(root: Path, trace: str) -> Path:

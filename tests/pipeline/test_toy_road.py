@@ -249,6 +249,17 @@ def test_a_touched_summary_is_never_believed(
         assert probe("gate", "o", "--max", "k3=1").code == 2
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [{}, {"schema": 2}, {"schema": 1, "pairs": [{"id": "x"}], "request": {}}, {"schema": 1}, [1]],
+)
+def test_a_run_json_that_is_none_is_said(probe: Probe, tmp_path: Path, plan: object) -> None:
+    """A plan of another shape or schema is bad input, never a crash."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "run.json").write_text(json.dumps(plan))
+    assert probe("compare", "o").code == 2
+
+
 # ---------------------------------------------------------------- two machines
 
 
