@@ -227,11 +227,10 @@ def _encode_one(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
 def _flat(logprobs: Any, ids: Sequence[int]) -> np.ndarray:
     """FlatLogprobs of n positions -> (n,) float32 of the ids' own values, NaN where absent."""
     values = np.full(len(ids), np.nan, np.float32)
-    for k, token in enumerate(ids):
-        for entry in range(logprobs.start_indices[k], logprobs.end_indices[k]):
-            if logprobs.token_ids[entry] == token:
-                values[k] = logprobs.logprobs[entry]
-                break
+    counts = np.subtract(logprobs.end_indices, logprobs.start_indices)
+    position = np.repeat(np.arange(len(ids)), counts)  # of each entry: they follow each other
+    own = np.asarray(logprobs.token_ids) == np.asarray(ids)[position]
+    values[position[own]] = np.asarray(logprobs.logprobs)[own]
     return values
 
 
