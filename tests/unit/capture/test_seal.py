@@ -46,7 +46,7 @@ def test_an_option_that_was_not_given_may_be_anything() -> None:
     """Defaults are the engine's own; they are recorded, not judged."""
     condition = parse_condition("hf:dtype=bf16")
     facts = {"observed": {"dtype": "bf16", "attention": "anything"}}
-    seal.check(ENGINES["hf"], condition, CAPTURE, facts)
+    assert seal.check(ENGINES["hf"], condition, CAPTURE, facts) is None
 
 
 def test_values_land_on_their_own_tokens() -> None:
@@ -75,7 +75,7 @@ def test_rounding_nan_and_minus_infinity_are_kept(last: float) -> None:
 
 def test_an_impossible_value_outside_the_mask_is_not_read() -> None:
     """Unscored positions are never judged (row 0 holds a 9 there)."""
-    seal.aligned(CORPUS, CAPTURE, _rows())
+    assert seal.aligned(CORPUS, CAPTURE, _rows())[0][1] == 9
 
 
 def test_a_missing_sequence_is_refused() -> None:
