@@ -73,9 +73,10 @@ def main(folder: Path) -> None:
     stage = guest.Stage(events)
     results: dict[str, list[list[float]]] = {}
     for plan in job.captures:
+        worker.configure(plan.options)
 
         def capture(plan: wire.CallPlan = plan) -> None:
-            guest._capture(folder, job, plan, worker, [], stage)
+            guest._capture(folder, job, plan, worker, [], stage, set())
 
         results.setdefault(plan.path, []).append([cpu_s(calls[plan.path]), cpu_s(capture)])
     wire.write_json(folder / "results.json", results)

@@ -22,7 +22,7 @@ from mismatch import wire
 from mismatch.capture import checkpoint, environment, launch, plan
 from mismatch.capture import run as captures
 from mismatch.engines import find, parse_condition
-from mismatch.model import Capture, Corpus, make_corpus, side_of
+from mismatch.model import Capture, Corpus, Task, make_corpus
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "mismatch" / "shipped" / "llama-gsm-0.8m"
@@ -47,12 +47,13 @@ def order(engine: str, sequences: Corpus) -> captures.Order:
     condition = parse_condition(spec)
     size = plan.batch_size(find(engine), condition)
     groups = plan.batch_groups(range(len(sequences)), size)
-    wanted = [Capture(f"{p}-{k}", p, groups) for k in range(PAIRS + 1) for p in paths]
+    wanted = [
+        Task(condition, Capture(f"{p}-{k}", p, groups)) for k in range(PAIRS + 1) for p in paths
+    ]
     return captures.Order(
-        side=side_of(paths[0]),
         engine=find(engine),
-        condition=condition,
-        captures=tuple(wanted),
+        load=find(engine).load_of(condition),
+        tasks=tuple(wanted),
         checkpoint=checkpoint.inspect(MODEL),
         corpus=sequences,
         corpus_source="bench",
@@ -62,12 +63,12 @@ def order(engine: str, sequences: Corpus) -> captures.Order:
 def measure(engine: str, sequences: Corpus, staging: Path) -> dict[str, list[tuple[float, float]]]:
     """path -> (bare, capture with its share of the host) CPU seconds of each counted pair."""
     work = order(engine, sequences)
-    python = environment.interpreter(work.engine, work.condition)
+    python = environment.interpreter(work.engine, work.load)
     before = time.process_time()
-    captures._stage(staging, work, list(work.captures))
+    captures._stage(staging, work, list(work.tasks))
     _watch(staging, work, python)
     origin = captures._origin(staging, work, python, datetime.now(UTC))
-    todo = list(work.captures)
+    todo = list(work.tasks)
     done = captures._seal_finished(staging / "out", staging, work, todo, origin)
     assert len(done) == len(todo), "a capture did not finish"
     host = (time.process_time() - before) / len(todo)
@@ -77,7 +78,7 @@ def measure(engine: str, sequences: Corpus, staging: Path) -> dict[str, list[tup
 
 def _watch(staging: Path, work: captures.Order, python: Path) -> None:
     guest = launch.stage_guest(staging, work.engine.name)
-    more = work.engine.environment(work.condition)
+    more = work.engine.environment(work.load)
     environ = launch._environment(guest, more)
     environ["PYTHONPATH"] += os.pathsep + str(ROOT / "bench")
     with (staging / "worker.log").open("wb") as log:

@@ -19,7 +19,6 @@ from mismatch import gate as gates
 from mismatch import report as reports
 from mismatch import store
 from mismatch.capture import environment
-from mismatch.capture.checkpoint import inspect
 from mismatch.compare.compare import check
 from mismatch.compare.metrics import METRICS
 from mismatch.corpus.recorder import record
@@ -27,7 +26,7 @@ from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.model import Floor, Sampling
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
-from mismatch.verbs.request import Request, choose_paths, read_ids
+from mismatch.verbs.request import choose_paths, read_ids, single
 from mismatch.verbs.run import Notify
 from mismatch.verbs.run import run as run_request
 
@@ -66,12 +65,12 @@ def run(
     Captures that fail are kept under failed/ and stay in the summary as pairs without evidence;
     `failures(out)` lists them. The same call again resumes.
     """
-    conditions = {"train": parse_condition(train), "infer": parse_condition(infer)}
-    request = Request(
-        **conditions,
-        paths=choose_paths(paths, with_corpus=corpus is not None),
+    request = single(
+        model=Path(model),
+        train=parse_condition(train),
+        infer=parse_condition(infer),
         ids=read_ids(prompts, corpus, limit),
-        checkpoint=inspect(Path(model)),
+        paths=choose_paths(paths, with_corpus=corpus is not None),
         repeats=repeats,
         floor=floor,
         sampling=Sampling(samples, max_tokens, seed) if corpus is None else None,

@@ -55,6 +55,7 @@ ERRORS: dict[str, Entry] = {
         BAD_INPUT, "There is no path '{path}'.", "Paths: rollout, decode, prefill.{hint_extra}"
     ),
     "usage": Entry(BAD_INPUT, "{what}", "{todo}"),
+    "bad-study": Entry(BAD_INPUT, "{file}: {reason}.", "Mend the study file.{hint_extra}"),
     # inputs
     "file-missing": Entry(BAD_INPUT, "{what} {file} does not exist.", "Check the path."),
     "file-unreadable": Entry(BAD_INPUT, "{file} cannot be read: {reason}.", "{todo}"),

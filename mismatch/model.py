@@ -1,4 +1,4 @@
-"""The nouns of the project, as frozen data: Condition, Corpus, Capture, TraceId, PairSpec.
+"""The nouns of the project, as frozen data: Condition, Corpus, Capture, Task, PairSpec.
 
 Nothing here touches a file or starts a process.
 """
@@ -34,10 +34,14 @@ def side_of(path: str) -> Side:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Intent: one engine under stated options. What was observed is a trace's `facts`."""
+    """Intent: one engine under stated options. What was observed is a trace's `facts`.
+
+    name: given by a study; else the id is made of the options.
+    """
 
     engine: str
     options: Mapping[str, OptionValue]
+    name: str = ""
 
     @property
     def spec(self) -> str:
@@ -48,6 +52,8 @@ class Condition:
     @property
     def id(self) -> str:
         """Readable and safe as a folder name: `hf:dtype=bf16,attention=sdpa` -> `hf-bf16-sdpa`."""
+        if self.name:
+            return self.name
         words = [self.engine, *(_word(k, v) for k, v in self._in_reading_order())]
         plain = "-".join(words)
         safe = re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[:80]
@@ -97,12 +103,20 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of an engine: its kind, the values it takes, one line of help."""
+    """One option of an engine: its kind, the values it takes, one line of help.
 
-    kind: Literal["str", "int", "bool", "batch"]
+    scope: `request` options may change between two captures of one load; `load` options need an
+    engine of their own. pattern: what a "str" must look like, with `takes_text` to say it in words.
+    """
+
+    kind: Literal["str", "int", "float", "bool", "batch"]
     help: str
     choices: tuple[str, ...] = ()
-    minimum: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    scope: Literal["load", "request"] = "load"
+    pattern: str = ""
+    takes_text: str = ""
 
     def parse(self, name: str, raw: str) -> OptionValue:
         """Turn command-line text into a value; raises `option-value` with the values it takes."""
@@ -115,14 +129,18 @@ class Option:
                 raise self._bad(name, raw)
             return raw == "true"
         if self.kind == "str" or (self.kind == "batch" and raw == "all"):
+            if self.pattern and not re.fullmatch(self.pattern, raw):
+                raise self._bad(name, raw)
             return raw
-        return self._integer(name, raw)
+        return self._number(name, raw)
 
-    def _integer(self, name: str, raw: str) -> int:
-        if not re.fullmatch(r"-?\d{1,9}", raw):
+    def _number(self, name: str, raw: str) -> int | float:
+        shape = r"-?\d+(\.\d+)?(e-?\d+)?" if self.kind == "float" else r"-?\d{1,9}"
+        if not re.fullmatch(shape, raw):
             raise self._bad(name, raw)
-        number = int(raw)
-        if self.minimum is not None and number < self.minimum:
+        number = float(raw) if self.kind == "float" else int(raw)
+        low, high = self.minimum, self.maximum
+        if (low is not None and number < low) or (high is not None and number > high):
             raise self._bad(name, raw)
         return number
 
@@ -140,10 +158,18 @@ class Option:
         """The accepted values in words, for help and errors."""
         if self.choices:
             return "|".join(self.choices)
-        lowest = "" if self.minimum is None else f" >= {self.minimum}"
-        return {"bool": "true|false", "str": "text", "int": f"a whole number{lowest}"}.get(
-            self.kind, f"all, or a whole number{lowest}"
-        )
+        if self.takes_text:
+            return self.takes_text
+        lowest = "" if self.minimum is None else f" >= {self.minimum:g}"
+        highest = "" if self.maximum is None else f" <= {self.maximum:g}"
+        whole = f"a whole number{lowest}{highest}"
+        words = {
+            "bool": "true|false",
+            "str": "text",
+            "int": whole,
+            "float": f"a number{lowest}{highest}",
+        }
+        return words.get(self.kind, f"all, or {whole}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +214,13 @@ def make_corpus(rows: list[tuple[np.ndarray, np.ndarray | None]]) -> Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How rollouts are drawn. T = 1 over the whole support, or k1 and k3 would not estimate KL."""
+    """How many rollouts are drawn, how long, from which seed. How they are drawn (temperature,
+    top-p, ...) is the condition's: it draws at T = 1 from the whole support unless it says so.
+    """
 
     samples: int = 1
     max_tokens: int = 256
     seed: int = 0
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +233,28 @@ class Capture:
     name: str
     path: str
     groups: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One capture of one condition: what is sealed as a trace, or fails."""
+
+    condition: Condition
+    capture: Capture
+
+    @property
+    def trace(self) -> str:
+        return f"{self.condition.id}/{self.capture.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Two ends to compare: conditions and the path that each is taken on."""
+
+    left: Condition
+    left_path: str
+    right: Condition
+    right_path: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,19 +190,54 @@ def logprob_column(values: np.ndarray, scored: np.ndarray) -> pa.Array:
     return pa.array(np.asarray(values, np.float32), mask=~np.asarray(scored, bool))
 
 
-def write_trace_tokens(path: Path, corpus: Corpus, logprobs: list[np.ndarray]) -> None:
+def write_trace_tokens(
+    path: Path,
+    corpus: Corpus,
+    logprobs: list[np.ndarray],
+    entropies: list[np.ndarray] | None = None,
+) -> None:
     """A trace's tokens.parquet: one row for each position of each sequence.
 
-    logprobs: one float array per sequence, same length as its ids; unscored entries are ignored.
+    logprobs, entropies: one float array per sequence, same length as its ids; unscored entries are
+    ignored. No column `entropy` where it was not captured.
     """
+    scored = np.concatenate(corpus.scored)
+    columns = {
+        **_positions(corpus),
+        "token_id": np.concatenate(corpus.token_ids).astype(np.int32),
+        "logprob": logprob_column(np.concatenate(logprobs), scored),
+    }
+    if entropies:
+        columns["entropy"] = logprob_column(np.concatenate(entropies), scored)
+    write_table(path, columns)
+
+
+def _positions(corpus: Corpus) -> dict[str, np.ndarray]:
     lengths = [len(ids) for ids in corpus.token_ids]
+    return {
+        "sequence_id": np.repeat(np.arange(len(corpus), dtype=np.int32), lengths),
+        "position": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+    }
+
+
+def write_topk(
+    path: Path, corpus: Corpus, top_ids: list[np.ndarray], logprobs: list[np.ndarray]
+) -> None:
+    """A trace's topk.parquet: the likeliest tokens at each scored position, rank 0 first.
+
+    top_ids, logprobs: (n, K) per sequence, nats; id -1 marks a rank that the engine did not give,
+    which has no row.
+    """
+    ids, values = np.concatenate(top_ids), np.concatenate(logprobs)
+    keep = np.concatenate(corpus.scored)[:, None] & (ids >= 0)
+    row, rank = np.nonzero(keep)
     write_table(
         path,
         {
-            "sequence_id": np.repeat(np.arange(len(corpus), dtype=np.int32), lengths),
-            "position": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
-            "token_id": np.concatenate(corpus.token_ids).astype(np.int32),
-            "logprob": logprob_column(np.concatenate(logprobs), np.concatenate(corpus.scored)),
+            **{name: column[row] for name, column in _positions(corpus).items()},
+            "rank": rank.astype(np.int32),
+            "token_id": ids[keep].astype(np.int32),
+            "logprob": values[keep].astype(np.float32),
         },
     )
 

@@ -7,8 +7,8 @@ in one staging folder:
     prompts.jsonl   prompts to encode and sample            host -> guest
     corpus.npz      ids to replay                           host -> guest
     encoded.npz     prompts as ids                          guest -> host
-    parts/<capture>/<first call>.npz   finished calls       guest -> host, and resume
-    parts/<capture>/facts.json     observed, after the last call
+    parts/<condition>/<capture>/<first call>.npz   finished calls    guest -> host, and resume
+    parts/<condition>/<capture>/facts.json     observed, after the last call
     events.jsonl    progress, one line each (also the liveness signal)
     error.json      why the guest stopped
 """
@@ -31,16 +31,21 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CallPlan:
-    """One capture for the guest: its name, path, and the sequences of each engine call."""
+    """One capture for the guest: `<condition>/<capture>`, its path, and who shares a call.
+
+    options: what the condition asks of each request (batch, padding, ...); the options of the load
+    are the job's.
+    """
 
     name: str
     path: str
     groups: list[list[int]]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a guest needs. `options` are the condition's, typed; an absent one is not set."""
+    """Everything a guest needs. `options` are the load's, typed; an absent one is not set."""
 
     engine: str
     model: str
@@ -122,17 +127,60 @@ def load_sequences(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 @dataclass(frozen=True)
+class Values:
+    """What an engine says of one sequence of n ids; entry t is about the token at t.
+
+    logprobs: (n,) float32 nats, NaN where the engine gave none or said NaN (the mask tells the two
+    apart). entropy: (n,) float32 nats of the distribution the token at t was drawn from. top_ids,
+    top_logprobs: (n, K) the K likeliest tokens of that distribution, best first, id -1 where the
+    engine gave fewer. The last three only where they were asked for.
+    """
+
+    logprobs: np.ndarray
+    entropy: np.ndarray | None = None
+    top_ids: np.ndarray | None = None
+    top_logprobs: np.ndarray | None = None
+
+    def tail(self, start: int) -> Values:
+        """From position `start` on."""
+        columns = {n: getattr(self, n) for n in self.__dataclass_fields__}
+        cut: dict[str, Any] = {n: None if c is None else c[start:] for n, c in columns.items()}
+        return Values(**cut)
+
+    def padded(self, start: int) -> Values:
+        """With `start` positions in front that say nothing."""
+        whole = blank(
+            start + len(self.logprobs),
+            0 if self.top_ids is None else self.top_ids.shape[1],
+            self.entropy is not None,
+        )
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) is not None:
+                getattr(whole, name)[start:] = getattr(self, name)
+        return whole
+
+
+def blank(n: int, topk: int = 0, entropy: bool = False) -> Values:
+    """Values of n positions that say nothing yet, for an engine to fill in."""
+    return Values(
+        np.full(n, np.nan, np.float32),
+        np.full(n, np.nan, np.float32) if entropy else None,
+        np.full((n, topk), -1, np.int32) if topk else None,
+        np.full((n, topk), np.nan, np.float32) if topk else None,
+    )
+
+
+@dataclass(frozen=True)
 class Row:
     """One sequence as an engine call returned it.
 
-    token_ids: (n,) the ids whose log-probabilities follow: the whole sequence for decode, prefill
-    and score; the response alone for a rollout. logprobs: (n,) float32 nats, NaN where the engine
-    gave none or said NaN (the mask tells the two apart).
+    token_ids: (n,) the ids that the values are about: the whole sequence for decode, prefill and
+    score; the response alone for a rollout.
     """
 
     sequence: int
     token_ids: np.ndarray
-    logprobs: np.ndarray
+    values: Values
 
 
 def part_folder(folder: Path, capture: str) -> Path:
@@ -146,16 +194,17 @@ def facts_path(folder: Path, capture: str) -> Path:
 def save_part(folder: Path, capture: str, calls: Sequence[int], rows: Sequence[Row]) -> None:
     """Finished calls of a capture, in one file named after the first of them."""
     ids, offsets = pack([r.token_ids for r in rows], "int32")
-    save_arrays(
-        part_folder(folder, capture) / f"{calls[0]:06d}.npz",
-        {
-            "calls": np.array(calls, np.int32),
-            "sequence": np.array([r.sequence for r in rows], np.int32),
-            "ids": ids,
-            "offsets": offsets,
-            "logprobs": pack([r.logprobs for r in rows], "float32")[0],
-        },
-    )
+    arrays = {
+        "calls": np.array(calls, np.int32),
+        "sequence": np.array([r.sequence for r in rows], np.int32),
+        "ids": ids,
+        "offsets": offsets,
+    }
+    for name in Values.__dataclass_fields__:
+        columns = [getattr(r.values, name) for r in rows]
+        if columns and columns[0] is not None:
+            arrays[name] = np.concatenate(columns)
+    save_arrays(part_folder(folder, capture) / f"{calls[0]:06d}.npz", arrays)
 
 
 def finished_calls(folder: Path, capture: str) -> set[int]:
@@ -172,10 +221,16 @@ def load_capture(folder: Path, plan: CallPlan) -> list[Row]:
 
 def _load_part(path: Path) -> list[Row]:
     arrays = load_arrays(path)
-    ids = unpack(arrays["ids"], arrays["offsets"])
-    values = unpack(arrays["logprobs"], arrays["offsets"])
-    numbers = arrays["sequence"].tolist()
-    return [Row(s, i, v) for s, i, v in zip(numbers, ids, values, strict=True)]
+    offsets = arrays["offsets"]
+    columns: dict[str, Any] = {
+        name: unpack(arrays[name], offsets) if name in arrays else None
+        for name in ("ids", *Values.__dataclass_fields__)
+    }
+    ids = columns.pop("ids")
+    return [
+        Row(s, i, Values(**{n: None if c is None else c[k] for n, c in columns.items()}))  # type: ignore[arg-type]
+        for k, (s, i) in enumerate(zip(arrays["sequence"].tolist(), ids, strict=True))
+    ]
 
 
 def is_complete(folder: Path, plan: CallPlan) -> bool:
@@ -191,11 +246,15 @@ def is_complete(folder: Path, plan: CallPlan) -> bool:
 class Events:
     """Appends one JSON line per event; the host reads them for progress and liveness."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    def __init__(self, path: Path, silent: bool = False) -> None:
+        self._file = (
+            None if silent else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        )
         self._last_tick = 0.0
 
     def send(self, stage: str, **more: Any) -> None:
+        if self._file is None:
+            return
         clock = {"t": round(time.time(), 3), "cpu_s": round(time.process_time(), 4)}
         line = json.dumps({"stage": stage, **clock, **more})
         os.write(self._file, (line + "\n").encode())

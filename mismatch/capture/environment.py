@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mismatch import store
-from mismatch.engines.base import Engine, Machine
+from mismatch.engines.base import Engine
 from mismatch.errors import MismatchError
 from mismatch.model import Condition
 
@@ -48,12 +48,6 @@ def compiled_dir(python: Path, condition: Condition) -> Path:
     """Where kernels compiled for this interpreter and condition are kept."""
     key = f"{python}\n{condition.spec}"
     return cache_dir() / "compiled" / hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-def machine() -> Machine:
-    """GPUs by device node or nvidia-smi: the host has no torch to ask."""
-    nodes = [p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()]
-    return Machine(gpus=len(nodes))
 
 
 # ---------------------------------------------------------------- probing

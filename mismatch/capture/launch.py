@@ -36,16 +36,35 @@ class Failure:
         return f"{self.boundary}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How to start a guest. ranks > 1: torchrun starts that many and ends all when one dies."""
+
+    python: Path
+    engine: str
+    environment: Mapping[str, str]
+    ranks: int
+    timeout_s: float
+
+    def command(self, folder: Path) -> list[str]:
+        if self.ranks == 1:
+            return [str(self.python), "-P", "-m", "mismatch.engines.guest", str(folder)]
+        many = ["-m", "mismatch.engines.torchrun", str(self.ranks)]
+        return [str(self.python), "-P", *many, "-m", "mismatch.engines.guest", str(folder)]
+
+
 def stage_guest(folder: Path, engine: str) -> Path:
     """Copy the guest's source alone: the host's site-packages must not reach the guest's path."""
     root = Path(mismatch.__file__).parent
     target = folder / "guest"
     shutil.rmtree(target, ignore_errors=True)
+    own = (root / "engines" / engine).glob("*.py")
     for name in (
         "wire.py",
         "engines/guest.py",
         "engines/observe.py",
-        f"engines/{engine}/worker.py",
+        "engines/torchrun.py",
+        *(f"engines/{engine}/{p.name}" for p in own if p.stem not in ("engine", "__init__")),
     ):
         (target / "mismatch" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / "mismatch" / name)
@@ -54,23 +73,16 @@ def stage_guest(folder: Path, engine: str) -> Path:
     return target
 
 
-def run_guest(
-    folder: Path,
-    python: Path,
-    engine: str,
-    environment: Mapping[str, str],
-    timeout_s: float,
-    notify: Notify,
-) -> Failure | None:
+def run_guest(folder: Path, how: Start, notify: Notify) -> Failure | None:
     """Run the staged job to its end. Ctrl-C ends the guest's process group, then re-raises."""
     for stale in ("events.jsonl", "error.json"):
         (folder / stale).unlink(missing_ok=True)
-    guest = stage_guest(folder, engine)
+    guest = stage_guest(folder, how.engine)
     log = (folder / "worker.log").open("ab")
     try:
         process = subprocess.Popen(
-            [str(python), "-P", "-m", "mismatch.engines.guest", str(folder)],
-            env=_environment(guest, environment),
+            how.command(folder),
+            env=_environment(guest, how.environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -78,11 +90,11 @@ def run_guest(
             start_new_session=True,
         )
     except OSError as reason:
-        return Failure("launch", type(reason).__name__, f"{python} did not start: {reason}")
+        return Failure("launch", type(reason).__name__, f"{how.python} did not start: {reason}")
     finally:
         log.close()
     try:
-        return _watch(folder, process, timeout_s, notify)
+        return _watch(folder, process, how.timeout_s, notify)
     finally:
         end_group(process)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 
 from mismatch.engines.base import Engine
-from mismatch.model import TRAIN_PATH, Capture, Condition, Floor, PairSpec
+from mismatch.model import Capture, Condition, Ends, Floor, PairSpec, Task, side_of
 
 #: Seed of the other order that the batch floor replays in.
 FLOOR_SEED = 1
@@ -35,14 +34,14 @@ def floor_size(engine: Engine, base: int | None, sequences: int) -> int:
     return engine.floor_batch
 
 
-def captures(
+def tasks(
     engine: Engine,
     condition: Condition,
     paths: Sequence[str],
     repeats: int,
     floor: Floor,
     sequences: int,
-) -> list[Capture]:
+) -> list[Task]:
     """All captures of one condition, in the order they run: a rollout first, others follow.
 
     A rollout is captured once; its repeats are forced decodes of the same ids.
@@ -60,7 +59,8 @@ def captures(
         for path in paths:
             name = batch_name(path)
             wanted[name] = Capture(name, name.split("-")[0], other)
-    return sorted(wanted.values(), key=lambda c: c.path != "rollout")
+    ordered = sorted(wanted.values(), key=lambda c: c.path != "rollout")
+    return [Task(condition, capture) for capture in ordered]
 
 
 def repeat_names(path: str, repeats: int) -> tuple[str, ...]:
@@ -75,52 +75,20 @@ def batch_name(path: str) -> str:
     return f"{'decode' if path == 'rollout' else path}-batch"
 
 
-def pairs(
-    train: Condition, infer: Condition, paths: Sequence[str], repeats: int, floor: Floor
-) -> list[PairSpec]:
-    """Train-infer pairs in the order of the paths, then each two paths of the engine."""
-    across = [
-        _pair(
-            f"{train.id}~{infer.id}.{path}",
-            "train-infer",
-            path,
-            (train, TRAIN_PATH),
-            (infer, path),
-            repeats,
-            floor,
-        )
-        for path in paths
-    ]
-    within = [
-        _pair(
-            f"{infer.id}.{a}..{b}",
-            "infer-infer",
-            f"{a}..{b}",
-            (infer, a),
-            (infer, b),
-            repeats,
-            floor,
-        )
-        for a, b in combinations(paths, 2)
-    ]
-    return across + within
-
-
-def _pair(
-    name: str,
-    kind: str,
-    path: str,
-    left: tuple[Condition, str],
-    right: tuple[Condition, str],
-    repeats: int,
-    floor: Floor,
-) -> PairSpec:
+def pair(ends: Ends, repeats: int, floor: Floor) -> PairSpec:
+    """Two ends as the pair of captures that is compared, with the captures of its floors."""
+    sides = ((ends.left, ends.left_path), (ends.right, ends.right_path))
     floors: dict[str, dict[str, tuple[str, ...]]] = {}
-    for slot, (condition, own) in (("train", left), ("infer", right)):
-        again = repeat_names(own, repeats)
+    for slot, (condition, path) in zip(("train", "infer"), sides, strict=True):
+        again = repeat_names(path, repeats)
         if again:
             floors.setdefault("repeat", {})[slot] = tuple(f"{condition.id}/{n}" for n in again)
         if floor == "batch":
-            floors.setdefault("batch", {})[slot] = (f"{condition.id}/{batch_name(own)}",)
-    ends = [f"{condition.id}/{own}-1" for condition, own in (left, right)]
-    return PairSpec(name, kind, path, ends[0], ends[1], floors)  # type: ignore[arg-type]
+            floors.setdefault("batch", {})[slot] = (f"{condition.id}/{batch_name(path)}",)
+    left, right = (f"{condition.id}/{path}-1" for condition, path in sides)
+    kinds = [side_of(path) for _, path in sides]
+    across = kinds[0] != kinds[1]
+    path = ends.right_path if across else f"{ends.left_path}..{ends.right_path}"
+    both = ends.left.id if ends.left == ends.right else f"{ends.left.id}~{ends.right.id}"
+    kind = "train-infer" if across else f"{kinds[0]}-{kinds[1]}"
+    return PairSpec(f"{both}.{path}", kind, path, left, right, floors)  # type: ignore[arg-type]

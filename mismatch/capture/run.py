@@ -1,4 +1,4 @@
-"""Take the captures of one condition: load once, replay all, seal each, keep what finished.
+"""Take the captures of one load: load once, replay all, seal each, keep what finished.
 
 A guest that dies is started again for the captures it had not begun; the one that broke is stored
 under failed/ with its boundary and the tail of its log. A rerun of the same command redoes only
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,22 @@ import mismatch
 from mismatch import store, wire
 from mismatch.capture import environment, launch, seal
 from mismatch.capture.checkpoint import Checkpoint
-from mismatch.engines.base import Engine
+from mismatch.engines.base import RESHAPING, SHARED, Engine
 from mismatch.engines.guest import join
 from mismatch.errors import MismatchError
-from mismatch.model import Capture, Condition, Corpus, Sampling, Side
+from mismatch.model import Condition, Corpus, Sampling, Task, side_of
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One condition's work: what to capture, on which ids, with which limits."""
+    """One load's work: what to capture, on which ids, with which limits.
 
-    side: Side
+    load: the part of the tasks' conditions that they share; each adds its request options.
+    """
+
     engine: Engine
-    condition: Condition
-    captures: tuple[Capture, ...]
+    load: Condition
+    tasks: tuple[Task, ...]
     checkpoint: Checkpoint
     corpus: Corpus | None  # None: prompts are rolled out first
     corpus_source: str
@@ -43,61 +45,77 @@ class Order:
     trust_remote_code: bool = False
     timeout_s: float = 1800.0
 
+    def call_plan(self, task: Task) -> wire.CallPlan:
+        """The task as the guest is told of it."""
+        groups = [list(g) for g in task.capture.groups]
+        options = self.engine.request_options(task.condition)
+        return wire.CallPlan(task.trace, task.capture.path, groups, options)
 
-def trace_folder(root: Path, condition: Condition, capture: str) -> Path:
-    return store.inside(root, "traces", condition.id, capture)
+
+def trace_folder(root: Path, trace: str) -> Path:
+    return store.inside(root, "traces", *trace.split("/"))
 
 
-def failed_folder(root: Path, condition: Condition, capture: str) -> Path:
-    return store.inside(root, "failed", condition.id, capture)
+def failed_folder(root: Path, trace: str) -> Path:
+    return store.inside(root, "failed", *trace.split("/"))
 
 
 def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
     """Take the captures of an order that are not sealed yet. Returns the corpus, if any."""
     order = _with_known_corpus(root, order)
-    todo = [c for c in order.captures if not _sealed(root, order, c)]
-    for capture in todo:
-        shutil.rmtree(failed_folder(root, order.condition, capture.name), ignore_errors=True)
+    todo = [t for t in order.tasks if not _sealed(root, t)]
+    for task in todo:
+        shutil.rmtree(failed_folder(root, task.trace), ignore_errors=True)
     if not todo:
         return order.corpus
-    staging = store.inside(root, ".work", f"{order.side}-{order.condition.id}")
+    staging = _staging(root, order)
     staging.mkdir(parents=True, exist_ok=True)
     corpus = _take_all(root, staging, order, todo, notify)
-    if all(_sealed(root, order, c) for c in order.captures):
+    if all(_sealed(root, t) for t in order.tasks):
         shutil.rmtree(staging)
     return corpus
 
 
-def _sealed(root: Path, order: Order, capture: Capture) -> bool:
-    return store.is_sealed(trace_folder(root, order.condition, capture.name))
+def _staging(root: Path, order: Order) -> Path:
+    """Where a load's guest works; a load of the other side may have the same options."""
+    side = side_of(order.tasks[0].capture.path)
+    return store.inside(root, ".work", f"{side}-{order.load.id}")
+
+
+def _sealed(root: Path, task: Task) -> bool:
+    return store.is_sealed(trace_folder(root, task.trace))
+
+
+def _rollout(order: Order) -> Task | None:
+    return next((t for t in order.tasks if t.capture.path == "rollout"), None)
 
 
 def _with_known_corpus(root: Path, order: Order) -> Order:
     """On a rerun the sealed rollout names its corpus."""
-    folder = trace_folder(root, order.condition, "rollout-1")
-    if order.corpus is not None or not store.is_sealed(folder):
+    rollout = _rollout(order)
+    if order.corpus is not None or rollout is None or not _sealed(root, rollout):
         return order
-    sha = store.verified(folder, "trace")["corpus"]
+    sha = store.verified(trace_folder(root, rollout.trace), "trace")["corpus"]
     corpus, _, _ = store.load_corpus(store.inside(root, "corpus", sha))
     return replace(order, corpus=corpus)
 
 
 def _take_all(
-    root: Path, staging: Path, order: Order, todo: list[Capture], notify: launch.Notify
+    root: Path, staging: Path, order: Order, todo: list[Task], notify: launch.Notify
 ) -> Corpus | None:
     try:
-        python = environment.interpreter(order.engine, order.condition)
+        python = environment.interpreter(order.engine, order.load)
     except MismatchError as reason:
         missing = launch.Failure("environment", reason.code, str(reason))
-        for capture in todo:
-            _store_failure(root, staging, order, capture, missing)
+        for task in todo:
+            _store_failure(root, staging, task, missing)
         return order.corpus
     # An interrupted run may have left whole captures that were never sealed.
     order, todo = _harvest(root, staging, order, todo, python, datetime.now(UTC))
     while todo:
         started = datetime.now(UTC)
         _stage(staging, order, todo)
-        notify({"stage": "start", "condition": order.condition.spec, "captures": len(todo)})
+        notify({"stage": "start", "condition": order.load.spec, "captures": len(todo)})
         failure = _guest(staging, order, python, notify)
         order, rest = _harvest(root, staging, order, todo, python, started)
         todo = _after_failure(root, staging, order, rest, failure)
@@ -107,10 +125,11 @@ def _take_all(
 def _guest(
     staging: Path, order: Order, python: Path, notify: launch.Notify
 ) -> launch.Failure | None:
-    kept = environment.compiled_dir(python, order.condition)
+    kept = environment.compiled_dir(python, order.load)
     launch.lend_compiled(staging, kept)
-    more = order.engine.environment(order.condition)
-    failure = launch.run_guest(staging, python, order.engine.name, more, order.timeout_s, notify)
+    more, ranks = order.engine.environment(order.load), order.engine.ranks(order.load)
+    how = launch.Start(python, order.engine.name, more, ranks, order.timeout_s)
+    failure = launch.run_guest(staging, how, notify)
     if failure is None:
         launch.keep_compiled(staging, kept)
     return failure
@@ -120,43 +139,38 @@ def _harvest(
     root: Path,
     staging: Path,
     order: Order,
-    todo: list[Capture],
+    todo: list[Task],
     python: Path,
     started: datetime,
-) -> tuple[Order, list[Capture]]:
+) -> tuple[Order, list[Task]]:
     """Seal what is whole. Returns the order with its corpus, once drawn, and what is left to do."""
     order = _with_drawn_corpus(root, staging, order)
     origin = _origin(staging, order, python, started)
     done = _seal_finished(root, staging, order, todo, origin)
-    return order, [c for c in todo if c.name not in done]
+    return order, [t for t in todo if t.trace not in done]
 
 
-def _stage(staging: Path, order: Order, todo: list[Capture]) -> None:
+def _stage(staging: Path, order: Order, todo: list[Task]) -> None:
     """Write the job and its inputs. Parts of an earlier, broken try stay: that is the resume."""
     with_prompts = order.corpus is None
     sampling = None
     if with_prompts:
         assert order.sampling is not None
-        sampling = {
-            "samples": order.sampling.samples,
-            "max_tokens": order.sampling.max_tokens,
-            "seed": order.sampling.seed,
-        }
+        sampling = asdict(order.sampling)
         lines = [json.dumps(p) for p in order.prompts]
         (staging / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         assert order.corpus is not None
         wire.save_sequences(staging / "corpus.npz", order.corpus.token_ids, order.corpus.scored)
-    plain = {k: v for k, v in order.condition.options.items() if not k.startswith("arg.")}
-    extra = {k[4:]: v for k, v in order.condition.options.items() if k.startswith("arg.")}
+    loads = order.load.options
     job = wire.Job(
         engine=order.engine.name,
         model=str(order.checkpoint.path),
-        options={k: v for k, v in plain.items() if k != "python"},
-        captures=[wire.CallPlan(c.name, c.path, [list(g) for g in c.groups]) for c in todo],
+        options={k: v for k, v in loads.items() if not k.startswith("arg.") and k not in SHARED},
+        captures=[order.call_plan(task) for task in todo],
         trust_remote_code=order.trust_remote_code,
         sampling=sampling,
-        extra=extra,
+        extra={k[4:]: v for k, v in loads.items() if k.startswith("arg.")},
     )
     wire.write_job(staging, job)
 
@@ -165,24 +179,25 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
     """Once the rollout is whole, its ids become the corpus of everything that follows."""
     if order.corpus is not None:
         return order
-    rollout = next(c for c in order.captures if c.path == "rollout")
-    plan = wire.CallPlan(rollout.name, rollout.path, [list(g) for g in rollout.groups])
+    rollout = _rollout(order)
+    assert rollout is not None and order.sampling is not None
+    plan = order.call_plan(rollout)
     if not wire.is_complete(staging, plan):
         return order
-    assert order.sampling is not None
     prompts, _ = wire.load_sequences(staging / "encoded.npz")
     rows = wire.load_capture(staging, plan)
     ids, scored = join(prompts, order.sampling.samples, rows)
     corpus = Corpus(tuple(ids), tuple(scored))
-    recorded = seal.aligned(corpus, rollout, rows)
+    recorded = [values.logprobs for values in seal.aligned(corpus, rows)]
+    options = rollout.condition.options
     about = {
         "schema": store.SCHEMA,
         "source": "rollout",
         "sampled_by": {
-            "condition": order.condition.spec,
+            "condition": rollout.condition.spec,
             "model": order.checkpoint.digest,
-            "temperature": order.sampling.temperature,
-            "support": "whole",
+            "temperature": options.get("temperature", 1.0),
+            "support": "cut" if any(k in options for k in RESHAPING) else "whole",
         },
         "sequences": len(corpus),
         "scored_tokens": corpus.scored_tokens,
@@ -209,24 +224,21 @@ def _origin(staging: Path, order: Order, python: Path, started: datetime) -> sea
 
 
 def _seal_finished(
-    root: Path, staging: Path, order: Order, todo: list[Capture], origin: seal.Origin
+    root: Path, staging: Path, order: Order, todo: list[Task], origin: seal.Origin
 ) -> set[str]:
     """Seal what is whole; a capture that cannot be sealed is a failure, and done with."""
     done = set()
-    for capture in todo:
-        plan = wire.CallPlan(capture.name, capture.path, [list(g) for g in capture.groups])
+    for task in todo:
+        plan = order.call_plan(task)
         if order.corpus is None or not wire.is_complete(staging, plan):
             continue
-        done.add(capture.name)
+        done.add(task.trace)
         try:
-            seal.seal_trace(
-                root, staging, order.engine, order.condition, capture, order.corpus, origin
-            )
+            seal.seal_trace(root, staging, order.engine, task, plan, order.corpus, origin)
         except seal.SealRefused as reason:
-            failure = launch.Failure("seal", "SealRefused", str(reason))
-            _store_failure(root, staging, order, capture, failure)
+            _store_failure(root, staging, task, launch.Failure("seal", "SealRefused", str(reason)))
             # What was refused must be taken again, not resumed.
-            shutil.rmtree(staging / "parts" / capture.name)
+            shutil.rmtree(staging / "parts" / task.trace)
     _save_texts(root, staging, order.corpus)
     return done
 
@@ -244,29 +256,27 @@ def _after_failure(
     root: Path,
     staging: Path,
     order: Order,
-    rest: list[Capture],
+    rest: list[Task],
     failure: launch.Failure | None,
-) -> list[Capture]:
+) -> list[Task]:
     """Store what broke; return what deserves another start (captures the guest never began)."""
     if not rest:
         return []
     if failure is None:
         failure = launch.Failure("launch", "Unfinished", "the guest ended with work left")
-    broken = [c for c in rest if c.name == failure.capture]
-    if not broken or broken[0].path == "rollout":
+    broken = [t for t in rest if t.trace == failure.capture]
+    if not broken or broken[0].capture.path == "rollout":
         broken = rest  # it never loaded, or there are no ids to replay
-    for capture in broken:
-        _store_failure(root, staging, order, capture, failure)
-    return [c for c in rest if c not in broken]
+    for task in broken:
+        _store_failure(root, staging, task, failure)
+    return [t for t in rest if t not in broken]
 
 
-def _store_failure(
-    root: Path, staging: Path, order: Order, capture: Capture, failure: launch.Failure
-) -> None:
+def _store_failure(root: Path, staging: Path, task: Task, failure: launch.Failure) -> None:
     error = {
         "schema": store.SCHEMA,
-        "condition": order.condition.spec,
-        "capture": capture.name,
+        "condition": task.condition.spec,
+        "capture": task.capture.name,
         "boundary": failure.boundary,
         "type": failure.type,
         "message": failure.message,
@@ -277,16 +287,21 @@ def _store_failure(
         (aside / "error.json").write_text(store.dump_json(error), encoding="utf-8")
         (aside / "worker.log").write_text(tail + "\n", encoding="utf-8")
 
-    folder = failed_folder(root, order.condition, capture.name)
-    store.seal(folder, fill, {"kind": "failure"}, replace=True)
+    store.seal(failed_folder(root, task.trace), fill, {"kind": "failure"}, replace=True)
 
 
 def store_blocked(root: Path, order: Order, reason: str) -> None:
     """Captures that could not start because there were no ids to replay."""
-    staging = store.inside(root, ".work", f"{order.side}-{order.condition.id}")
-    for capture in order.captures:
-        failure = launch.Failure("sample", "NoCorpus", reason)
-        _store_failure(root, staging, order, capture, failure)
+    failure = launch.Failure("sample", "NoCorpus", reason)
+    for task in order.tasks:
+        _store_failure(root, _staging(root, order), task, failure)
+
+
+def store_refused(root: Path, tasks: Sequence[Task], reason: str) -> None:
+    """A cell that this machine cannot run stays in the report, with the reason."""
+    for task in tasks:
+        failure = launch.Failure("unsupported", "Refused", reason)
+        _store_failure(root, root, task, failure)
 
 
 # ---------------------------------------------------------------- recorded values
@@ -308,15 +323,14 @@ def seal_recorded(
     drawn: the condition that sampled the corpus, None where nobody knows.
     """
     assert order.corpus is not None
-    for capture in (c for c in order.captures if c.path == "rollout"):
-        if not _sealed(root, order, capture):
-            trace = f"{order.condition.id}/{capture.name}"
-            seal_recorded_trace(
-                root, trace, order.corpus, recorded["infer"], "corpus", {},
-                condition=drawn["condition"] if drawn else "recorded",
-                model=drawn["model"] if drawn else None,
-            )  # fmt: skip
-    return replace(order, captures=tuple(c for c in order.captures if c.path != "rollout"))
+    rollout = _rollout(order)
+    if rollout is not None and not _sealed(root, rollout):
+        seal_recorded_trace(
+            root, rollout.trace, order.corpus, recorded["infer"], "corpus", {},
+            condition=drawn["condition"] if drawn else "recorded",
+            model=drawn["model"] if drawn else None,
+        )  # fmt: skip
+    return replace(order, tasks=tuple(t for t in order.tasks if t.capture.path != "rollout"))
 
 
 def seal_recorded_trace(

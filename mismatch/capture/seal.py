@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import mismatch
 from mismatch import store, wire
 from mismatch.engines.base import Engine
-from mismatch.model import LOGPROB_CEILING, Capture, Condition, Corpus, Sampling
+from mismatch.model import LOGPROB_CEILING, Condition, Corpus, Sampling, Task
 
 
 class SealRefused(Exception):
@@ -33,14 +33,14 @@ class Origin:
     seconds: float
 
 
-def check(engine: Engine, condition: Condition, capture: Capture, facts: Mapping[str, Any]) -> None:
+def check(engine: Engine, task: Task, facts: Mapping[str, Any]) -> None:
     """Observed against asked: silent fallback is this field's classic lie."""
-    observed = facts.get("observed", {})
+    observed, condition = facts.get("observed", {}), task.condition
     for name in engine.observed:
         if name not in condition.options:
             continue
         asked = condition.options[name]
-        if name == "padding" and max(map(len, capture.groups)) == 1:
+        if name == "padding" and max(map(len, task.capture.groups)) == 1:
             continue  # nothing was padded, so there was nothing to see
         if name not in observed:
             raise SealRefused(
@@ -50,8 +50,8 @@ def check(engine: Engine, condition: Condition, capture: Capture, facts: Mapping
             raise SealRefused(f"{name}={asked} was asked, {name}={observed[name]} was used")
 
 
-def aligned(corpus: Corpus, capture: Capture, rows: Sequence[wire.Row]) -> list[np.ndarray]:
-    """Full-length log-probabilities per sequence, in corpus order, checked against its ids."""
+def aligned(corpus: Corpus, rows: Sequence[wire.Row]) -> list[wire.Values]:
+    """Full-length values per sequence, in corpus order, checked against its ids."""
     if [r.sequence for r in rows] != list(range(len(corpus))):
         raise SealRefused(f"{len(rows)} sequences came back of {len(corpus)}")
     values = []
@@ -59,9 +59,8 @@ def aligned(corpus: Corpus, capture: Capture, rows: Sequence[wire.Row]) -> list[
         offset = len(ids) - len(row.token_ids)
         if offset < 0 or not np.array_equal(row.token_ids, ids[offset:]):
             raise SealRefused(f"sequence {row.sequence}: the engine used other ids")
-        full = np.full(len(ids), np.nan, np.float32)
-        full[offset:] = row.logprobs
-        _check_range(row.sequence, full, scored)
+        full = row.values.padded(offset)
+        _check_range(row.sequence, full.logprobs, scored)
         values.append(full)
     return values
 
@@ -79,38 +78,48 @@ def seal_trace(
     root: Path,
     staging: Path,
     engine: Engine,
-    condition: Condition,
-    capture: Capture,
+    task: Task,
+    plan: wire.CallPlan,
     corpus: Corpus,
     origin: Origin,
 ) -> None:
     """Check a finished capture and write `traces/<condition>/<capture>/`."""
-    plan = wire.CallPlan(capture.name, capture.path, [list(g) for g in capture.groups])
-    facts = wire.read_json(wire.facts_path(staging, capture.name))
-    check(engine, condition, capture, facts)
-    values = aligned(corpus, capture, wire.load_capture(staging, plan))
-    provenance = _provenance(condition, capture, corpus, facts, origin)
+    facts = wire.read_json(wire.facts_path(staging, plan.name))
+    check(engine, task, facts)
+    values = aligned(corpus, wire.load_capture(staging, plan))
+    _check_asked(task.condition, values)
+    provenance = _provenance(task, corpus, facts, origin)
 
     def fill(aside: Path) -> None:
         shutil.copyfile(staging / "job.json", aside / "job.json")
         shutil.copyfile(staging / "worker.log", aside / "worker.log")
         (aside / "provenance.json").write_text(store.dump_json(provenance), encoding="utf-8")
-        store.write_trace_tokens(aside / "tokens.parquet", corpus, values)
+        entropies = [v.entropy for v in values if v.entropy is not None]
+        store.write_trace_tokens(
+            aside / "tokens.parquet", corpus, [v.logprobs for v in values], entropies
+        )
+        if values[0].top_ids is not None:
+            ids, logprobs = ([getattr(v, n) for v in values] for n in ("top_ids", "top_logprobs"))
+            store.write_topk(aside / "topk.parquet", corpus, ids, logprobs)
 
-    folder = store.inside(root, "traces", condition.id, capture.name)
+    folder = store.inside(root, "traces", *task.trace.split("/"))
     store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})
 
 
+def _check_asked(condition: Condition, values: Sequence[wire.Values]) -> None:
+    """What was asked beyond the token's own value must be there, for every sequence."""
+    for name, column in (("topk", "top_ids"), ("entropy", "entropy")):
+        if condition.options.get(name) and any(getattr(v, column) is None for v in values):
+            raise SealRefused(f"{name} was asked, and the engine gave none")
+
+
 def _provenance(
-    condition: Condition,
-    capture: Capture,
-    corpus: Corpus,
-    facts: Mapping[str, Any],
-    origin: Origin,
+    task: Task, corpus: Corpus, facts: Mapping[str, Any], origin: Origin
 ) -> dict[str, Any]:
+    condition, capture = task.condition, task.capture
     return {
         "schema": store.SCHEMA,
-        "trace": f"{condition.id}/{capture.name}",
+        "trace": task.trace,
         "condition": condition.spec,
         "engine": condition.engine,
         "path": capture.path,
@@ -122,14 +131,7 @@ def _provenance(
         "calls": len(capture.groups),
         "facts": dict(facts),
         "tokenizer": origin.tokenizer,
-        "sampling": None
-        if origin.sampling is None
-        else {
-            "samples": origin.sampling.samples,
-            "max_tokens": origin.sampling.max_tokens,
-            "seed": origin.sampling.seed,
-            "temperature": origin.sampling.temperature,
-        },
+        "sampling": None if origin.sampling is None else asdict(origin.sampling),
         "interpreter": origin.interpreter,
         "started": origin.started,
         "seconds": round(origin.seconds, 1),

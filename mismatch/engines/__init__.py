@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from mismatch.engines.base import Engine
+from mismatch.engines.base import SHARED, Engine
 from mismatch.engines.hf.engine import ENGINE as HF
 from mismatch.engines.toy.engine import ENGINE as TOY
 from mismatch.engines.vllm.engine import ENGINE as VLLM
 from mismatch.errors import MismatchError, suggest
-from mismatch.model import Condition, Option, OptionValue, split_spec
+from mismatch.model import Condition, OptionValue, split_spec
 
 ENGINES: dict[str, Engine] = {"toy": TOY, "hf": HF, "vllm": VLLM}
-
-_PYTHON = Option("str", "the interpreter to run this engine in")
 
 
 def find(name: str) -> Engine:
@@ -28,14 +26,16 @@ def parse_condition(text: str) -> Condition:
     """`hf:dtype=bf16,attention=sdpa` -> a Condition whose options the engine knows."""
     name, raw = split_spec(text)
     engine = find(name)
-    return Condition(name, {k: _parse_option(engine, k, v) for k, v in raw.items()})
+    return Condition(name, {k: parse_option(engine, k, v) for k, v in raw.items()})
 
 
-def _parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
+def parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
+    """One option's text -> its value; else an error that names what the engine takes."""
     if name.startswith("arg.") and name != "arg.":
         return _plain(raw)
-    options = {**engine.options, "python": _PYTHON}
-    if name not in options:
+    option = engine.option(name)
+    if option is None:
+        options = {**engine.options, **SHARED}
         raise MismatchError(
             "unknown-option",
             engine=engine.name,
@@ -43,7 +43,7 @@ def _parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
             known=", ".join(sorted(options)),
             hint_extra=suggest(name, options),
         )
-    return options[name].parse(name, raw)
+    return option.parse(name, raw)
 
 
 def _plain(raw: str) -> OptionValue:

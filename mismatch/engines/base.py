@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mismatch.model import Condition, Option
+from mismatch.model import Condition, Option, OptionValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,18 @@ class Machine:
     """What refusals may depend on."""
 
     gpus: int = 0
+    cpus: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks fit: one to a GPU, or one to a core where there is none."""
+        return self.gpus or self.cpus
+
+
+def this_machine() -> Machine:
+    """GPUs by device node: the host has no torch to ask. Cores as far as we may use them."""
+    nodes = [p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()]
+    return Machine(gpus=len(nodes), cpus=len(os.sched_getaffinity(0)))
 
 
 def _never(condition: Condition, machine: Machine) -> str | None:
@@ -24,17 +37,40 @@ def _no_environment(condition: Condition) -> dict[str, str]:
     return {}
 
 
+def _one_rank(condition: Condition) -> int:
+    return 1
+
+
+#: Options of every engine. `arg.NAME=VALUE` beside them goes to the engine's constructor.
+SHARED = {
+    "python": Option("str", "the interpreter to run this engine in"),
+    "model": Option("str", "a checkpoint named in the study's [models] (default: the study's own)"),
+}
+
+#: Options of an engine that shows more of the distribution than the token's own value.
+DISTRIBUTION = {
+    "topk": Option(
+        "int", "the K likeliest tokens at each position", minimum=1, maximum=1000, scope="request"
+    ),
+    "entropy": Option("bool", "the entropy at each position", scope="request"),
+}
+
+#: Sampling options that change which tokens can be drawn, or how likely, beyond a temperature.
+RESHAPING = ("top_p", "top_k", "min_p", "repetition_penalty")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """Host half of an engine.
 
-    paths: what it can capture. options: beside `python` and `arg.NAME`, which all share.
+    paths: what it can capture. options: beside SHARED and `arg.NAME`.
     imports: the module that must import for the engine to run; None = nothing beyond numpy.
     distributions: asked for their versions. requirements: builds its environment.
     batch: sequences in one call when the user says nothing (None = the whole corpus at once).
     floor_batch: the other batch size that the batch floor uses.
     extra_positions: path -> positions an engine needs beyond the sequence's own length.
     observed: options that `facts()["observed"]` must confirm whenever they were given.
+    ranks: processes that torchrun must start (an engine that starts its own has 1).
     """
 
     name: str
@@ -50,3 +86,20 @@ class Engine:
     observed: tuple[str, ...] = ()
     refuse: Callable[[Condition, Machine], str | None] = _never
     environment: Callable[[Condition], dict[str, str]] = _no_environment
+    ranks: Callable[[Condition], int] = _one_rank
+
+    def option(self, name: str) -> Option | None:
+        """The option of that name; None where there is none."""
+        return self.options.get(name) or SHARED.get(name)
+
+    def load_of(self, condition: Condition) -> Condition:
+        """The part of a condition that decides the load; conditions that share it share a load."""
+        return Condition(self.name, {k: v for k, v in condition.options.items() if self._loads(k)})
+
+    def request_options(self, condition: Condition) -> dict[str, OptionValue]:
+        """The part of a condition that may change between two captures of one load."""
+        return {k: v for k, v in condition.options.items() if not self._loads(k)}
+
+    def _loads(self, name: str) -> bool:
+        option = self.option(name)
+        return option is None or option.scope == "load"

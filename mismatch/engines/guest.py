@@ -7,13 +7,17 @@ A Worker is what an engine folder's worker.py provides:
 
     Worker(job, events)
     load()                       start the engine, load weights
+    configure(options)           the request options of the capture that follows
     encode(prompts)              -> list of ids, facts about tokenizer and template
-    sample(prompts, seeds)       -> (response ids, their sampling-time log-probabilities) each
-    score(path, sequences, first) -> a float32 array per sequence, same length as its ids; entries
-                                    before `first` (the first scored position) may be NaN
+    sample(prompts, seeds)       -> (response ids, their Values at sampling time) each
+    score(path, sequences, first) -> Values per sequence, of the length of its ids; entries before
+                                    `first` (the first scored position) may be NaN
     texts(ids)                   -> the text of each id
     facts()                      what was observed, read from the live engine, never from the job
     close()
+
+An engine of several ranks runs this loop in each of them; rank 0 alone writes, except that the
+first rank that fails says so.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -56,21 +61,35 @@ def die_with_host() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+RANK = int(os.environ.get("RANK", "0"))  # torchrun's; an engine of one process has none
+
+
 def main(folder: Path) -> int:
     die_with_host()
-    events = wire.Events(folder / "events.jsonl")
+    events = wire.Events(folder / "events.jsonl", silent=RANK > 0)
     stage = Stage(events)
     try:
         _run(folder, wire.read_job(folder), events, stage)
     except Exception as reason:
         traceback.print_exc()
-        error = {"boundary": stage.boundary, "type": type(reason).__name__, "message": str(reason)}
-        wire.write_json(folder / "error.json", {**error, "capture": stage.capture})
+        _write_error(folder, stage, reason)
         return 1
     return 0
 
 
+def _write_error(folder: Path, stage: Stage, reason: Exception) -> None:
+    """The first rank to fail tells why; its siblings fail because it did."""
+    if (folder / "error.json").exists():
+        return
+    who = f"rank {RANK}: " if "RANK" in os.environ else ""
+    error = {"boundary": stage.boundary, "type": type(reason).__name__, "message": f"{who}{reason}"}
+    wire.write_json(folder / "error.json", {**error, "capture": stage.capture})
+
+
 def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None:
+    # Read before the load, at which ranks meet: what rank 0 writes later is the same for all.
+    finished = {plan.name: wire.finished_calls(folder, plan.name) for plan in job.captures}
+    todo = [plan for plan in job.captures if not wire.is_complete(folder, plan)]
     stage.enter("load")
     module = importlib.import_module(f"mismatch.engines.{job.engine}.worker")
     worker = module.Worker(job, events)
@@ -79,11 +98,12 @@ def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None
     if job.sampling is not None:
         stage.enter("encode")
         prompts = _encode(folder, worker)
-    for plan in job.captures:
-        if not wire.is_complete(folder, plan):
-            _capture(folder, job, plan, worker, prompts, stage)
+    for plan in todo:
+        worker.configure(plan.options)
+        _capture(folder, job, plan, worker, prompts, stage, finished[plan.name])
     stage.enter("close")
-    _write_texts(folder, worker)
+    if RANK == 0:
+        _write_texts(folder, worker)
     worker.close()
     stage.enter("done")
 
@@ -107,12 +127,12 @@ def _capture(
     worker: Any,
     prompts: list[np.ndarray],
     stage: Stage,
+    finished: set[int],
 ) -> None:
     sampling = plan.path == "rollout"
     boundary = "sample" if sampling else "score"
     stage.enter(boundary, plan.name)
     sequences = ([], []) if sampling else _sequences(folder, job)
-    finished = wire.finished_calls(folder, plan.name)
     kept = Kept(folder, plan.name)
     for call, group in enumerate(plan.groups):
         if call in finished:
@@ -123,7 +143,9 @@ def _capture(
         else:
             kept.add(call, _score(plan.path, worker, group, *sequences))
     kept.flush()
-    wire.write_json(wire.facts_path(folder, plan.name), worker.facts())
+    facts = worker.facts()
+    if RANK == 0:
+        wire.write_json(wire.facts_path(folder, plan.name), facts)
     stage.enter("captured", plan.name)
 
 
@@ -143,6 +165,8 @@ class Kept:
         self._last = time.monotonic()
 
     def add(self, call: int, rows: list[wire.Row]) -> None:
+        if RANK > 0:
+            return
         self._calls.append(call)
         self._rows += rows
         if time.monotonic() - self._last >= self.EVERY_S:
@@ -169,8 +193,9 @@ def _score(
     first = [int(np.argmax(scored[s])) if scored[s].any() else len(ids[s]) for s in group]
     values = worker.score(path, chosen, first)
     for s, row, value in zip(group, chosen, values, strict=True):
-        if len(row) != len(value):
-            raise ValueError(f"sequence {s}: {len(row)} ids sent, {len(value)} values came back")
+        back = len(value.logprobs)
+        if len(row) != back:
+            raise ValueError(f"sequence {s}: {len(row)} ids sent, {back} values came back")
     return [wire.Row(s, i, v) for s, i, v in zip(group, chosen, values, strict=True)]
 
 

@@ -1,8 +1,8 @@
-"""A run's request: what was asked, read and checked before any engine starts."""
+"""A request: what was asked (`run`, or a study), read and checked before any engine starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 
 from mismatch import store
-from mismatch.capture import checkpoint as checkpoints
-from mismatch.capture import environment
+from mismatch.capture import environment, plan
+from mismatch.capture.checkpoint import Checkpoint, check_fits, inspect
 from mismatch.corpus.jsonl import read_corpus
 from mismatch.corpus.prompts import read_prompts
 from mismatch.engines import ENGINES, find
+from mismatch.engines.base import this_machine
 from mismatch.errors import MismatchError, suggest
-from mismatch.model import INFER_PATHS, TRAIN_PATH, Condition, Corpus, Floor, Sampling
+from mismatch.model import (
+    INFER_PATHS,
+    TRAIN_PATH,
+    Condition,
+    Corpus,
+    Floor,
+    PairSpec,
+    Sampling,
+    Side,
+    Task,
+)
+from mismatch.study import Study, default_pairs, pairs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +52,31 @@ class Ids:
         return store.text_digest(store.dump_json(list(self.prompts)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Everything that decides a run's numbers, and two things that do not (timeout, trust)."""
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One condition of a request: the paths it is taken on, and how often."""
 
-    checkpoint: checkpoints.Checkpoint
-    train: Condition
-    infer: Condition
-    ids: Ids
+    condition: Condition
+    side: Side
     paths: tuple[str, ...]
     repeats: int
     floor: Floor
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything that decides a run's numbers, and two things that do not (timeout, trust).
+
+    checkpoints: name -> checkpoint, "" is the one of conditions that name none. cells: the infer
+    condition that draws the ids comes first. asked: what summary.json says was asked.
+    """
+
+    asked: Mapping[str, Any]
+    checkpoints: Mapping[str, Checkpoint]
+    cells: tuple[Cell, ...]
+    pairs: tuple[PairSpec, ...]
+    ids: Ids
     sampling: Sampling | None  # None: the ids are given
     trust_remote_code: bool
     timeout_s: float
@@ -63,29 +89,143 @@ class Request:
         assert self.sampling is not None
         return len(self.ids.prompts) * self.sampling.samples
 
-    def as_json(self) -> dict[str, Any]:
-        """What run.json and summary.json say was asked: no path, no time, no machine."""
-        return {
-            "verb": "run",
-            "model": self.checkpoint.digest,
-            "train": self.train.spec,
-            "infer": self.infer.spec,
-            "paths": list(self.paths),
-            "repeats": self.repeats,
-            "floor": self.floor,
-            "ids": self.ids.digest,
-            "sampling": None if self.sampling is None else asdict(self.sampling),
-            "trust_remote_code": self.trust_remote_code,
-        }
+    def checkpoint(self, condition: Condition) -> Checkpoint:
+        return self.checkpoints[str(condition.options.get("model", ""))]
+
+    def tasks(self, cell: Cell) -> list[Task]:
+        """The captures of a cell."""
+        engine = find(cell.condition.engine)
+        return plan.tasks(
+            engine, cell.condition, cell.paths, cell.repeats, cell.floor, self.sequences
+        )
 
     def check(self) -> None:
         """Refuse what cannot work, in the order a user would want to hear it."""
-        _check_side("train", self.train, (TRAIN_PATH,))
-        _check_side("infer", self.infer, self.paths)
-        _check_recorded(self)
+        for cell in self.cells:
+            _check_side(cell)
+            _check_recorded(self, cell)
         _check_limits(self)
-        for condition in (self.infer, self.train):
+        loads = {}
+        for cell in (c for c in self.cells if not c.refused):
+            loads[find(cell.condition.engine).load_of(cell.condition).spec] = cell.condition
+        for condition in loads.values():
             environment.interpreter(find(condition.engine), condition)
+
+
+def refusal(condition: Condition) -> str | None:
+    """Why this machine cannot run a condition; None where it can."""
+    engine, machine = find(condition.engine), this_machine()
+    ranks = engine.ranks(condition)
+    if ranks > machine.ranks:
+        have = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cpus} cores"
+        return f"it needs {ranks} ranks and this machine has {have}"
+    return engine.refuse(condition, machine)
+
+
+def single(
+    *,
+    model: Path,
+    train: Condition,
+    infer: Condition,
+    ids: Ids,
+    paths: tuple[str, ...],
+    repeats: int,
+    floor: Floor,
+    sampling: Sampling | None,
+    trust_remote_code: bool,
+    timeout_s: float,
+) -> Request:
+    """`run --train --infer`: one condition on each side. A refused one is an error."""
+    for condition in (infer, train):
+        if "model" in condition.options:
+            raise MismatchError(
+                "usage",
+                what=f"{condition.spec} names a model of a study, and this is not a study.",
+                todo="Give the checkpoint with --model.",
+            )
+        reason = refusal(condition)
+        if reason:
+            raise MismatchError("condition-refused", condition=condition.spec, reason=reason)
+    checkpoint = inspect(model)
+    cells = (
+        Cell(infer, "infer", paths, repeats, floor),
+        Cell(train, "train", (TRAIN_PATH,), repeats, floor),
+    )
+    ends = default_pairs([train], [infer], {infer.id: paths})
+    asked = {
+        "verb": "run",
+        "model": checkpoint.digest,
+        "train": train.spec,
+        "infer": infer.spec,
+        "paths": list(paths),
+        "repeats": repeats,
+        "floor": floor,
+        "ids": ids.digest,
+        "sampling": None if sampling is None else asdict(sampling),
+        "trust_remote_code": trust_remote_code,
+    }
+    return Request(
+        asked=asked,
+        checkpoints={"": checkpoint},
+        cells=cells,
+        pairs=tuple(plan.pair(e, repeats, floor) for e in ends),
+        ids=ids,
+        sampling=sampling,
+        trust_remote_code=trust_remote_code,
+        timeout_s=timeout_s,
+    )
+
+
+def of_study(study: Study) -> Request:
+    """A study's cells: those of its sides, and the corners that its attributions need."""
+    ids = read_ids(study.prompts, study.corpus, study.limit)
+    paths = choose_paths(study.paths, with_corpus=study.prompts is None)
+    cells = {c.condition.id: c for c in _cells(study, paths)}
+    ends = pairs_of(study, {i: c.paths for i, c in cells.items()})
+    sampling = None
+    if study.prompts is not None:
+        sampling = Sampling(study.samples, study.max_tokens, study.seed)
+    inspected = {name: inspect(folder) for name, folder in study.models.items()}
+    asked = {
+        "models": {name or "model": c.digest for name, c in inspected.items()},
+        "conditions": {i: c.condition.spec for i, c in cells.items()},
+        "paths": list(paths),
+        "repeats": study.repeats,
+        "floor": study.floor,
+        "ids": ids.digest,
+        "sampling": None
+        if sampling is None
+        else {**asdict(sampling), "drawn_by": study.rollout.id if study.rollout else None},
+        "trust_remote_code": study.trust_remote_code,
+    }
+    return Request(
+        asked={"verb": "study", **asked},
+        checkpoints=inspected,
+        cells=tuple(cells.values()),
+        pairs=tuple(plan.pair(e, study.repeats, study.floor) for e in ends),
+        ids=ids,
+        sampling=sampling,
+        trust_remote_code=study.trust_remote_code,
+        timeout_s=study.timeout_s,
+    )
+
+
+def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
+    """The condition that draws the ids first; only it has a path rollout (given ids: recorded)."""
+    for condition in sorted(study.sides["infer"], key=lambda c: c != study.rollout):
+        drawn = study.rollout in (None, condition)
+        own = tuple(p for p in paths if drawn or p != "rollout")
+        if not own:
+            raise MismatchError(
+                "bad-study",
+                file=study.path,
+                reason=f"{condition.id} has no path: another condition draws the ids",
+                hint_extra=" Add decode or prefill to paths.",
+            )
+        yield Cell(condition, "infer", own, study.repeats, study.floor, refusal(condition))
+    for condition in study.sides["train"]:
+        reason = refusal(condition)
+        yield Cell(condition, "train", (TRAIN_PATH,), study.repeats, study.floor, reason)
 
 
 def choose_paths(paths: Sequence[str] | None, with_corpus: bool) -> tuple[str, ...]:
@@ -131,29 +271,26 @@ def _read_corpus(path: Path, limit: int | None) -> Ids:
     return Ids(corpus, about, recorded, (), path.name)
 
 
-def _check_side(side: str, condition: Condition, paths: Sequence[str]) -> None:
-    engine = find(condition.engine)
-    for path in paths:
+def _check_side(cell: Cell) -> None:
+    engine = find(cell.condition.engine)
+    for path in cell.paths:
         if path not in engine.paths:
             raise MismatchError(
                 "wrong-side",
                 engine=engine.name,
-                side=side,
+                side=cell.side,
                 path=path,
                 known=", ".join(n for n, e in ENGINES.items() if path in e.paths),
             )
-    reason = engine.refuse(condition, environment.machine())
-    if reason:
-        raise MismatchError("condition-refused", condition=condition.spec, reason=reason)
 
 
-def _check_recorded(request: Request) -> None:
+def _check_recorded(request: Request, cell: Cell) -> None:
     """A recorded rollout belongs to the condition that drew it, and to no other."""
-    ids, infer = request.ids, request.infer
-    if ids.corpus is None or "rollout" not in request.paths:
+    ids, condition = request.ids, cell.condition
+    if ids.corpus is None or "rollout" not in cell.paths:
         return
     drawn = ids.about.get("sampled_by")
-    own = (infer.spec, request.checkpoint.digest)
+    own = (condition.spec, request.checkpoint(condition).digest)
     if "infer" not in ids.recorded:
         reason = f"{ids.source} has none"
     elif drawn and (drawn["condition"], drawn["model"]) != own:
@@ -162,15 +299,13 @@ def _check_recorded(request: Request) -> None:
         return
     raise MismatchError(
         "usage",
-        what=f"Path rollout needs log-probabilities recorded by {infer.spec}, and {reason}.",
+        what=f"Path rollout needs log-probabilities recorded by {condition.spec}, and {reason}.",
         todo="Use --paths decode,prefill, or --prompts to roll out.",
     )
 
 
 def _check_limits(request: Request) -> None:
     """Ids outside the vocabulary, or too long, are refused before any engine starts."""
-    engine = find(request.infer.engine)
-    extra = max((engine.extra_positions.get(p, 0) for p in request.paths), default=0)
     corpus, room = request.ids.corpus, 0
     if corpus is None:
         # Prompts given as text have no length yet: the guest checks them once they are encoded.
@@ -178,5 +313,10 @@ def _check_limits(request: Request) -> None:
         room = request.sampling.max_tokens
         rows = [np.asarray(p.get("token_ids", [0]), np.int64) for p in request.ids.prompts]
         corpus = Corpus(tuple(rows), tuple(np.zeros(len(r), bool) for r in rows))
-    limits = [(request.train, room), (request.infer, room + extra)]
-    checkpoints.check_fits(request.checkpoint, corpus, request.ids.source, limits)
+    for checkpoint in set(request.checkpoints.values()):
+        limits = []
+        for cell in (c for c in request.cells if request.checkpoint(c.condition) == checkpoint):
+            extra = find(cell.condition.engine).extra_positions
+            most = max((extra.get(p, 0) for p in cell.paths), default=0)
+            limits.append((cell.condition, room + most))
+        check_fits(checkpoint, corpus, request.ids.source, limits)

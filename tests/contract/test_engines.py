@@ -14,7 +14,7 @@ from mismatch.capture import checkpoint, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.engines import ENGINES, parse_condition
-from mismatch.model import Corpus, Sampling, make_corpus, side_of
+from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
 
 # float32 in the engines, float64 in the closed form.
@@ -60,10 +60,9 @@ def _order(engine: str, model: Path, corpus: Corpus | None, prompts: list[dict])
         wanted = [p for p in wanted if p != "rollout"]
     sequences = len(prompts) if corpus is None else len(corpus)
     return captures.Order(
-        side=side_of(wanted[0]),
         engine=ENGINES[engine],
-        condition=condition,
-        captures=tuple(plan.captures(ENGINES[engine], condition, wanted, 2, "batch", sequences)),
+        load=ENGINES[engine].load_of(condition),
+        tasks=tuple(plan.tasks(ENGINES[engine], condition, wanted, 2, "batch", sequences)),
         checkpoint=checkpoint.inspect(model),
         corpus=corpus,
         corpus_source="contract",
@@ -77,7 +76,7 @@ def _take(root: Path, engine: str, model: Path, corpus: Corpus | None, prompts: 
     got = captures.take(root, order, lambda event: None)
     errors = [p.read_text() for p in root.glob("failed/*/*/*")]
     assert got is not None and not errors, "\n".join(errors)
-    return Captured(root, order.condition.id, got, model)
+    return Captured(root, order.tasks[0].condition.id, got, model)
 
 
 def _corpus_with_holes() -> Corpus:

@@ -63,7 +63,7 @@ def test_bad_corpora(
         ({"--train": "tyo"}, "Did you mean 'toy'?"),
         ({"--train": "toy:nose=1"}, "Did you mean 'noise'?"),
         ({"--train": "toy:dtype=fp23"}, "Did you mean 'fp32'?"),
-        ({"--train": "toy:noise=-1"}, "is not a number of nats"),
+        ({"--train": "toy:noise=-1"}, "a number >= 0"),
         ({"--infer": "hf"}, "cannot be the infer side"),
         ({"--paths": "decod"}, "Did you mean 'decode'?"),
         ({"--paths": "rollout"}, "has none"),

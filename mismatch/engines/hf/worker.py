@@ -21,6 +21,7 @@ class Worker:
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
         self.job, self.events = job, events
         self.options = job.options
+        self.request: dict[str, Any] = {}
         self._rows_seen: set[int] = set()
         self._padding_seen: set[str] = set()
         self._logits_dtype: str | None = None
@@ -46,6 +47,9 @@ class Worker:
         device = self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(device).eval()
 
+    def configure(self, options: dict[str, Any]) -> None:
+        self.request = options
+
     def encode(self, prompts: list[dict[str, Any]]) -> Any:
         raise NotImplementedError("the train side scores ids; the rollout engine encodes prompts")
 
@@ -54,7 +58,7 @@ class Worker:
     def texts(self, ids: list[int]) -> list[str] | None:
         return None  # the rollout engine's tokenizer names the tokens
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
         torch = self.torch
         ids, mask, positions, starts = self._padded(sequences)
         self._rows_seen.add(len(sequences))
@@ -69,12 +73,12 @@ class Worker:
             values.append(self._logprobs(whole, ids[row, start : start + len(sequence)]))
         return values
 
-    def _logprobs(self, logits: Any, ids: Any) -> np.ndarray:
+    def _logprobs(self, logits: Any, ids: Any) -> wire.Values:
         """(n, vocabulary) logits -> (n,): at t the value of token t given those before it."""
         torch = self.torch
         table = torch.log_softmax(logits[:-1], dim=-1)
-        values = np.full(len(ids), np.nan, np.float32)
-        values[1:] = table.gather(1, ids[1:, None])[:, 0].cpu().numpy()
+        values = wire.blank(len(ids))
+        values.logprobs[1:] = table.gather(1, ids[1:, None])[:, 0].cpu().numpy()
         return values
 
     def _padded(self, sequences: list[np.ndarray]) -> tuple[Any, Any, Any, list[int]]:
@@ -84,7 +88,7 @@ class Worker:
             alone = torch.as_tensor(sequences[0], dtype=torch.long, device=self.model.device)
             return alone[None], None, None, [0]
         longest = max(len(s) for s in sequences)
-        left = self.options.get("padding") == "left"
+        left = self.request.get("padding") == "left"
         starts = [longest - len(s) if left else 0 for s in sequences]
         ids = torch.zeros((len(sequences), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)

@@ -19,18 +19,28 @@ import numpy as np
 from mismatch import wire
 from mismatch.engines import observe
 
+DTYPES: dict[str, type[np.floating[Any]]] = {
+    "fp16": np.float16,
+    "fp32": np.float32,
+    "fp64": np.float64,
+}
+
 
 class Worker:
     """See mismatch.engines.guest for the contract."""
 
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
         self.job, self.events = job, events
-        self.noise = float(job.options.get("noise", 0))
+        self.options: dict[str, Any] = {}
         self.calls: dict[str, int] = {}
 
     def load(self) -> None:
         self._fault("load")
-        self.model = Llama(Path(self.job.model))
+        dtype = DTYPES[self.job.options.get("dtype", "fp64")]
+        self.model = Llama(Path(self.job.model), dtype)
+
+    def configure(self, options: dict[str, Any]) -> None:
+        self.options = options
 
     def encode(self, prompts: list[dict[str, Any]]) -> tuple[list[list[int]], dict[str, Any]]:
         """Bytes modulo the vocabulary: enough to exercise the road."""
@@ -47,37 +57,55 @@ class Worker:
 
     def sample(
         self, prompts: list[np.ndarray], seeds: list[int]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[tuple[np.ndarray, wire.Values]]:
         kind = self._fault("rollout")
         return [self._draw(p, s, len(prompts), kind) for p, s in zip(prompts, seeds, strict=True)]
 
     def _draw(
         self, prompt: np.ndarray, seed: int, rows: int, kind: str | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, wire.Values]:
         assert self.job.sampling is not None
         rng, ids = np.random.default_rng(seed), prompt
         for _ in range(self.job.sampling["max_tokens"]):
-            probabilities = np.exp(self.model.logprobs(ids)[-1])
+            probabilities = np.exp(self._table(ids)[-1])
             token = rng.choice(len(probabilities), p=probabilities / probabilities.sum())
             ids = np.append(ids, np.int32(token))
         # Sampling is decoding: the same noise as a forced decode of the same ids.
-        return ids[len(prompt) :], self._values("decode", ids, rows, kind)[len(prompt) :]
+        values = self._values("decode", ids, rows, kind)
+        return ids[len(prompt) :], values.tail(len(prompt))
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
         kind = self._fault(path)
         return [self._values(path, ids, len(sequences), kind) for ids in sequences]
 
-    def _values(self, path: str, ids: np.ndarray, rows: int, kind: str | None) -> np.ndarray:
-        values = np.full(len(ids), np.nan, np.float32)
-        table = self.model.logprobs(ids)
-        values[1:] = table[np.arange(len(ids) - 1), ids[1:]]
-        if self.noise:
-            seed = [zlib.crc32(path.encode()), rows, *ids.tolist()]
-            noise = np.random.default_rng(seed).normal(0, self.noise, len(ids))
-            values = np.minimum(values + noise, 0).astype(np.float32)
-        if kind in ("nan", "positive"):
-            values[-1] = np.nan if kind == "nan" else 0.5
+    def _table(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) ids -> (n, vocabulary) float64 log-probabilities of the next token at T."""
+        table = self.model.logprobs(ids).astype(np.float64) / self.options.get("temperature", 1.0)
+        return np.asarray(table - np.logaddexp.reduce(table, -1, keepdims=True))
+
+    def _values(self, path: str, ids: np.ndarray, rows: int, kind: str | None) -> wire.Values:
+        topk, entropy = self.options.get("topk", 0), self.options.get("entropy", False)
+        values = wire.blank(len(ids), topk, entropy)
+        table = self._table(ids)[:-1]
+        values.logprobs[1:] = table[np.arange(len(ids) - 1), ids[1:]]
+        if values.entropy is not None:
+            values.entropy[1:] = -(np.exp(table) * table).sum(-1)
+        if values.top_ids is not None and values.top_logprobs is not None:
+            best = np.argsort(-table, axis=-1, kind="stable")[:, :topk]
+            values.top_ids[1:] = best
+            values.top_logprobs[1:] = np.take_along_axis(table, best, -1)
+        self._disturb(values.logprobs, path, ids, rows, kind)
         return values
+
+    def _disturb(
+        self, logprobs: np.ndarray, path: str, ids: np.ndarray, rows: int, kind: str | None
+    ) -> None:
+        if self.options.get("noise"):
+            seed = [zlib.crc32(path.encode()), rows, *ids.tolist()]
+            noise = np.random.default_rng(seed).normal(0, self.options["noise"], len(ids))
+            logprobs[:] = np.minimum(logprobs + noise, 0)
+        if kind in ("nan", "positive"):
+            logprobs[-1] = np.nan if kind == "nan" else 0.5
 
     def _fault(self, where: str) -> str | None:
         self.calls[where] = self.calls.get(where, 0) + 1
@@ -95,9 +123,9 @@ class Worker:
 
     def facts(self) -> dict[str, Any]:
         return {
-            "observed": {"dtype": "fp32"},
+            "observed": {"dtype": _short(self.model.weights), **self.options},
             "device": observe.processor(),
-            "logprob_space": "log_softmax over float64 logits",
+            "logprob_space": f"log_softmax over logits / {self.options.get('temperature', 1.0)}",
             "versions": observe.versions(("numpy",)),
             "env": observe.switches(),
         }
@@ -105,12 +133,18 @@ class Worker:
     def close(self) -> None: ...
 
 
-class Llama:
-    """A dense Llama checkpoint evaluated in float64, whole sequence at a time."""
+def _short(weights: dict[str, np.ndarray]) -> str:
+    kinds = {w.dtype.type for w in weights.values()}
+    return "+".join(sorted(name for name, kind in DTYPES.items() if kind in kinds))
 
-    def __init__(self, folder: Path) -> None:
+
+class Llama:
+    """A dense Llama checkpoint evaluated in numpy in one dtype, whole sequence at a time."""
+
+    def __init__(self, folder: Path, dtype: type[np.floating[Any]]) -> None:
         self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.weights = _read_safetensors(folder / "model.safetensors")
+        tensors = _read_safetensors(folder / "model.safetensors")
+        self.weights = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
         self.vocabulary = self.config["vocab_size"]
 
     def logprobs(self, ids: np.ndarray) -> np.ndarray:

@@ -36,7 +36,9 @@ ENGINE = Engine(
     options={
         "dtype": Option("str", "weights and compute", ("fp32", "bf16", "fp16")),
         "attention": Option("str", "attention backend, by vllm's own name (default: its choice)"),
-        "batch": Option("batch", "sequences handed over in one call (default all)", minimum=1),
+        "batch": Option(
+            "batch", "sequences handed over in one call (default all)", minimum=1, scope="request"
+        ),
         "eager": Option("bool", "true: no torch.compile and no CUDA graphs (default false)"),
     },
     imports="vllm",

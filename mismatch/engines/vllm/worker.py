@@ -25,6 +25,7 @@ class Worker:
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
         self.job, self.events = job, events
         self.options = job.options
+        self.request: dict[str, Any] = {}
         self._calls: list[int] = []
         self._preemptions = 0
 
@@ -49,6 +50,9 @@ class Worker:
             "trust_remote_code": self.job.trust_remote_code,
             "logits_processors": [forcing_processor()],
         }
+
+    def configure(self, options: dict[str, Any]) -> None:
+        self.request = options
 
     # ------------------------------------------------------------ tokens
 
@@ -87,7 +91,7 @@ class Worker:
 
     def sample(
         self, prompts: list[np.ndarray], seeds: list[int]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[tuple[np.ndarray, wire.Values]]:
         """T = 1 over the whole support, with the log-probabilities taken while sampling.
 
         One seed a call, set on the engine's generator: on a CPU vllm 0.32 dies of a per-request
@@ -98,10 +102,13 @@ class Worker:
         params = self._params(max_tokens=self.job.sampling["max_tokens"], logprobs=0)
         requests = [p.tolist() for p in prompts]
         outputs = [o.outputs[0] for o in self._generate(requests, [params] * len(requests))]
-        return [(np.array(o.token_ids, np.int32), _flat(o.logprobs, o.token_ids)) for o in outputs]
+        return [
+            (np.array(o.token_ids, np.int32), wire.Values(_flat(o.logprobs, o.token_ids)))
+            for o in outputs
+        ]
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[np.ndarray]:
-        values = [np.full(len(ids), np.nan, np.float32) for ids in sequences]
+    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
+        values = [wire.blank(len(ids)) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
         if busy:
             run = self._decode if path == "decode" else self._prefill
@@ -109,7 +116,7 @@ class Worker:
                 [values[k] for k in busy])  # fmt: skip
         return values
 
-    def _decode(self, rows: list[list[int]], first: list[int], into: list[np.ndarray]) -> None:
+    def _decode(self, rows: list[list[int]], first: list[int], into: list[wire.Values]) -> None:
         """One request a sequence, from its first scored token to the end, every id forced."""
         params = [
             self._params(
@@ -126,15 +133,15 @@ class Worker:
             got = list(output.outputs[0].token_ids)
             if got != ids[start:]:
                 raise RuntimeError("forced decode returned other ids than it was given")
-            values[start:] = _flat(output.outputs[0].logprobs, got)
+            values.logprobs[start:] = _flat(output.outputs[0].logprobs, got)
 
-    def _prefill(self, rows: list[list[int]], first: list[int], into: list[np.ndarray]) -> None:
+    def _prefill(self, rows: list[list[int]], first: list[int], into: list[wire.Values]) -> None:
         """The whole sequence as a prompt; the one token it generates is thrown away."""
         outputs = self._generate(rows, [self._params(max_tokens=1, prompt_logprobs=0)] * len(rows))
         for ids, output, values in zip(rows, outputs, into, strict=True):
             if list(output.prompt_token_ids) != ids:
                 raise RuntimeError("prefill echoed other ids than it was given")
-            values[1:] = _flat(output.prompt_logprobs, ids)[1:]
+            values.logprobs[1:] = _flat(output.prompt_logprobs, ids)[1:]
 
     def _params(self, **given: Any) -> Any:
         return self.vllm.SamplingParams(

@@ -8,13 +8,15 @@ import pytest
 
 from mismatch.capture import plan
 from mismatch.engines import ENGINES, parse_condition
+from mismatch.model import Floor, PairSpec
+from mismatch.study import default_pairs
 
 VLLM, HF = parse_condition("vllm:dtype=bf16"), parse_condition("hf:dtype=bf16")
 
 
 def _names(paths: list[str], repeats: int, floor: str) -> list[str]:
-    got = plan.captures(ENGINES["vllm"], VLLM, paths, repeats, floor, 20)  # type: ignore[arg-type]
-    return [c.name for c in got]
+    got = plan.tasks(ENGINES["vllm"], VLLM, paths, repeats, floor, 20)  # type: ignore[arg-type]
+    return [t.capture.name for t in got]
 
 
 def test_a_rollout_is_captured_once_and_first() -> None:
@@ -43,8 +45,8 @@ def test_every_sequence_is_in_exactly_one_call(spec: str, sequences: int) -> Non
     condition = parse_condition(spec)
     path = "score" if spec.startswith("hf") else "decode"
     engine = ENGINES[condition.engine]
-    for capture in plan.captures(engine, condition, [path], 1, "batch", sequences):
-        assert sorted(chain.from_iterable(capture.groups)) == list(range(sequences))
+    for task in plan.tasks(engine, condition, [path], 1, "batch", sequences):
+        assert sorted(chain.from_iterable(task.capture.groups)) == list(range(sequences))
 
 
 @pytest.mark.parametrize("spec", ["vllm", "vllm:batch=8", "hf", "hf:batch=8"])
@@ -52,14 +54,19 @@ def test_the_batch_floor_is_another_composition(spec: str) -> None:
     """Other order and other batch size than the condition's own."""
     condition = parse_condition(spec)
     path = "score" if spec.startswith("hf") else "decode"
-    base, other = plan.captures(ENGINES[condition.engine], condition, [path], 1, "batch", 20)
-    assert max(map(len, base.groups)) != max(map(len, other.groups))
-    assert list(chain.from_iterable(other.groups)) != list(range(20))
+    base, other = plan.tasks(ENGINES[condition.engine], condition, [path], 1, "batch", 20)
+    assert max(map(len, base.capture.groups)) != max(map(len, other.capture.groups))
+    assert list(chain.from_iterable(other.capture.groups)) != list(range(20))
+
+
+def _pairs(paths: tuple[str, ...], repeats: int, floor: Floor) -> list[PairSpec]:
+    ends = default_pairs([HF], [VLLM], {VLLM.id: paths})
+    return [plan.pair(e, repeats, floor) for e in ends]
 
 
 def test_pairs_come_train_infer_first_in_the_order_of_the_paths() -> None:
     """Then each two paths of the engine against each other."""
-    specs = plan.pairs(HF, VLLM, ["rollout", "decode", "prefill"], 2, "batch")
+    specs = _pairs(("rollout", "decode", "prefill"), 2, "batch")
     assert [s.path for s in specs] == [
         "rollout", "decode", "prefill", "rollout..decode", "rollout..prefill", "decode..prefill",
     ]  # fmt: skip
@@ -73,4 +80,4 @@ def test_pairs_come_train_infer_first_in_the_order_of_the_paths() -> None:
 
 def test_without_floors_a_pair_names_none() -> None:
     """One capture has no floor: null, never 0."""
-    assert plan.pairs(HF, VLLM, ["decode"], 1, "none")[0].floors == {}
+    assert _pairs(("decode",), 1, "none")[0].floors == {}

@@ -1,0 +1,358 @@
+"""study.toml -> conditions, pairs and attributions; the engines' own tables check the values.
+
+A side's table gives one engine and its options; a list is an axis, and a side's conditions are the
+product of its axes. `[[condition]]` adds one by its text. Every name is checked, and whatever
+matches nothing is an error with a suggestion: a study that silently compares less than was asked
+would be read as one that compared all of it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mismatch.engines import find, parse_condition, parse_option
+from mismatch.errors import MismatchError, suggest
+from mismatch.model import TRAIN_PATH, Condition, Ends, Floor, OptionValue, Side, side_of
+
+Scalar = str | int | float | bool
+Axes = dict[str, Scalar | list[Scalar]]
+
+
+class _Table(BaseModel):
+    """An unknown key is an error, and a number is not text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Condition(_Table):
+    side: Literal["train", "infer"]
+    spec: str
+    id: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
+
+
+class _Pair(_Table):
+    left: str
+    right: str
+    path: str | None = None
+
+
+class _Attribution(_Table):
+    id: str = Field(default="attribution", pattern=r"^[A-Za-z0-9._-]{1,80}$")
+    left: str
+    right: str
+    path: str
+    knobs: list[str] | None = None
+
+
+class _File(_Table):
+    """study.toml as it is written."""
+
+    model: str
+    models: dict[str, str] = {}
+    prompts: str | None = None
+    corpus: str | None = None
+    paths: list[str] | None = None
+    repeats: int = Field(default=1, ge=1, le=9)
+    floor: Floor = "batch"
+    samples: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=256, ge=1)
+    seed: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    timeout: float | int = Field(default=1800, ge=1)
+    trust_remote_code: bool = False
+    rollout: str | None = None
+    train: Axes | list[Axes] = []
+    infer: Axes | list[Axes] = []
+    condition: list[_Condition] = []
+    exclude: list[dict[str, Scalar]] = []
+    pair: list[_Pair] = []
+    attribute: list[_Attribution] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Two end conditions whose gap is to be shared out among the knobs in which they differ."""
+
+    id: str
+    left: Condition
+    right: Condition
+    path: str
+    knobs: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What a study file asks for, with its names resolved.
+
+    models: name -> checkpoint folder; "" is the study's own. sides: the conditions of each side, in
+    order. rollout: the infer condition that draws the ids (None: they are given). pairs: None means
+    every train condition against every infer condition.
+    """
+
+    path: Path
+    models: Mapping[str, Path]
+    prompts: Path | None
+    corpus: Path | None
+    paths: tuple[str, ...] | None
+    repeats: int
+    floor: Floor
+    samples: int
+    max_tokens: int
+    seed: int
+    limit: int | None
+    timeout_s: float
+    trust_remote_code: bool
+    rollout: Condition | None
+    sides: Mapping[Side, tuple[Condition, ...]]
+    pairs: tuple[tuple[str, str, str | None], ...] | None
+    attributions: tuple[Attribution, ...]
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study file; every error names the file and the key."""
+    raw = _parse(path)
+    sides: dict[Side, tuple[Condition, ...]] = {
+        "train": _side(path, "train", raw),
+        "infer": _side(path, "infer", raw),
+    }
+    _exclude(path, raw, sides)
+    _check_ids(path, sides)
+    everything = [c for conditions in sides.values() for c in conditions]
+    _check_models(path, raw, everything)
+    return Study(
+        path=path,
+        models={
+            name: path.parent / folder for name, folder in {**raw.models, "": raw.model}.items()
+        },
+        prompts=None if raw.prompts is None else path.parent / raw.prompts,
+        corpus=None if raw.corpus is None else path.parent / raw.corpus,
+        paths=None if raw.paths is None else tuple(raw.paths),
+        repeats=raw.repeats,
+        floor=raw.floor,
+        samples=raw.samples,
+        max_tokens=raw.max_tokens,
+        seed=raw.seed,
+        limit=raw.limit,
+        timeout_s=float(raw.timeout),
+        trust_remote_code=raw.trust_remote_code,
+        rollout=_sampler(path, raw, sides["infer"]),
+        sides=sides,
+        pairs=tuple((p.left, p.right, p.path) for p in raw.pair) or None,
+        attributions=tuple(_attribution(path, a, everything) for a in raw.attribute),
+    )
+
+
+def _bad(path: Path, what: str, hint: str = "") -> MismatchError:
+    return MismatchError("bad-study", file=path, reason=what, hint_extra=hint)
+
+
+def _parse(path: Path) -> _File:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MismatchError("file-missing", what="Study", file=path) from None
+    except (OSError, UnicodeDecodeError) as reason:
+        raise _bad(path, f"it cannot be read ({reason})") from None
+    try:
+        return _File.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as reason:
+        raise _bad(path, f"it is not TOML: {reason}") from None
+    except ValidationError as found:
+        raise _said(path, found) from None
+
+
+def _said(path: Path, found: ValidationError) -> MismatchError:
+    """pydantic's first complaint as one sentence, with a suggestion for an unknown key."""
+    first = found.errors()[0]
+    place = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"])
+        hint = suggest(str(first["loc"][-1]), known)
+        return _bad(path, f"it has an unknown key '{place}'", f" Known: {', '.join(known)}.{hint}")
+    return _bad(path, f"'{place}': {first['msg']}")
+
+
+def _fields_at(place: Sequence[Any]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
+        "condition": _Condition,
+        "pair": _Pair,
+        "attribute": _Attribution,
+    }
+    table = tables.get(str(place[0]), _File) if len(place) > 1 else _File
+    return sorted(table.model_fields)
+
+
+# ---------------------------------------------------------------- conditions
+
+
+def _side(path: Path, side: Side, raw: _File) -> tuple[Condition, ...]:
+    """The product of a side's axes, then its explicit conditions."""
+    given: Axes | list[Axes] = getattr(raw, side)
+    tables = given if isinstance(given, list) else [given]
+    made = [c for number, axes in enumerate(tables, 1) for c in _product(path, side, number, axes)]
+    for extra in (c for c in raw.condition if c.side == side):
+        made.append(replace(parse_condition(extra.spec), name=extra.id))
+    if not made:
+        raise _bad(path, f"it has no condition on the {side} side", f" Add a [{side}] table.")
+    return tuple(made)
+
+
+def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condition]:
+    name = axes.get("engine")
+    if not isinstance(name, str):
+        raise _bad(path, f"[{side}] number {number} names no engine", ' Write engine = "hf".')
+    engine = find(name)
+    values: dict[str, list[OptionValue]] = {}
+    for option, given in axes.items():
+        if option == "engine":
+            continue
+        choices = given if isinstance(given, list) else [given]
+        if not choices:
+            raise _bad(path, f"axis {option} of [{side}] has no value")
+        values[option] = [parse_option(engine, option, _text(value)) for value in choices]
+    for chosen in itertools.product(*values.values()):
+        yield Condition(name, dict(zip(values, chosen, strict=True)))
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -> None:
+    """Drop the conditions that have all of an exclude's options; to drop none is an error."""
+    for number, rule in enumerate(raw.exclude, 1):
+        wanted = {k: _text(v) for k, v in rule.items()}
+        side = wanted.pop("side", None)
+        dropped = 0
+        for name in [s for s in sides if side in (None, s)]:
+            kept = tuple(c for c in sides[name] if not _has_all(c, wanted))
+            dropped += len(sides[name]) - len(kept)
+            sides[name] = kept
+        if not dropped:
+            raise _bad(path, f"exclude number {number} ({rule}) matches no condition")
+    for name, left in sides.items():
+        if not left:
+            raise _bad(path, f"the excludes leave no condition on the {name} side")
+
+
+def _has_all(condition: Condition, wanted: Mapping[str, str]) -> bool:
+    has = {"engine": condition.engine} | {k: _text(v) for k, v in condition.options.items()}
+    return all(has.get(k) == v for k, v in wanted.items())
+
+
+def _check_ids(path: Path, sides: Mapping[Side, tuple[Condition, ...]]) -> None:
+    seen: dict[str, Condition] = {}
+    for condition in (c for conditions in sides.values() for c in conditions):
+        if condition.id in seen:
+            raise _bad(
+                path,
+                f"two conditions have the id '{condition.id}': {seen[condition.id].spec} and "
+                f"{condition.spec}",
+                " Give one of them another id, or drop it.",
+            )
+        seen[condition.id] = condition
+
+
+def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> None:
+    for condition in conditions:
+        name = condition.options.get("model")
+        if name is not None and name not in raw.models:
+            hint = suggest(str(name), raw.models)
+            raise _bad(path, f"[models] has no '{name}' ({condition.id} asks for it)", hint)
+
+
+def one_condition(path: Path, pattern: str, conditions: Sequence[Condition]) -> Condition:
+    """The one condition of that id; an id may be written as a pattern that only it matches."""
+    found = matching(path, pattern, conditions)
+    if len(found) > 1:
+        raise _bad(path, f"'{pattern}' matches {len(found)} conditions where one is meant")
+    return found[0]
+
+
+def matching(path: Path, pattern: str, conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions whose id matches (fnmatch); none is an error with a suggestion."""
+    found = [c for c in conditions if fnmatch.fnmatchcase(c.id, pattern)]
+    if not found:
+        ids = [c.id for c in conditions]
+        raise _bad(
+            path,
+            f"'{pattern}' matches no condition",
+            f" Conditions: {', '.join(ids)}.{suggest(pattern, ids)}",
+        )
+    return found
+
+
+def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | None:
+    if raw.prompts is None:
+        if raw.rollout is not None:
+            raise _bad(path, "'rollout' names who draws the ids, but the ids are given (corpus)")
+        return None
+    return infer[0] if raw.rollout is None else one_condition(path, raw.rollout, infer)
+
+
+def _attribution(path: Path, raw: _Attribution, conditions: Sequence[Condition]) -> Attribution:
+    left, right = (one_condition(path, end, conditions) for end in (raw.left, raw.right))
+    knobs = None if raw.knobs is None else tuple(raw.knobs)
+    return Attribution(raw.id, left, right, raw.path, knobs)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
+    """The ends of every pair, train-infer first. paths: condition id -> the paths it takes."""
+    train, infer = study.sides["train"], study.sides["infer"]
+    if study.pairs is None:
+        return default_pairs(train, infer, paths)
+    everything = [*train, *infer]
+    found: list[Ends] = []
+    for left, right, path in study.pairs:
+        lefts, rights = (matching(study.path, p, everything) for p in (left, right))
+        made = [e for a in lefts for b in rights if a != b for e in _ends(a, b, paths, path)]
+        if not made:
+            at = f" on path {path}" if path else ""
+            raise _bad(
+                study.path, f"pair '{left}' against '{right}'{at} matches nothing to compare"
+            )
+        found += [e for e in made if e not in found]
+    return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))
+
+
+def default_pairs(
+    train: Sequence[Condition], infer: Sequence[Condition], paths: Mapping[str, Sequence[str]]
+) -> list[Ends]:
+    """Every train condition against every infer condition on each path, then the paths of each
+    infer condition against each other."""
+    order = dict.fromkeys(p for c in infer for p in paths[c.id])
+    across = [
+        Ends(t, TRAIN_PATH, i, path)
+        for path in order
+        for t in train
+        for i in infer
+        if path in paths[i.id]
+    ]
+    within = [Ends(c, a, c, b) for c in infer for a, b in itertools.combinations(paths[c.id], 2)]
+    return across + within
+
+
+def _ends(
+    left: Condition, right: Condition, paths: Mapping[str, Sequence[str]], path: str | None
+) -> Iterator[Ends]:
+    """The train side is always left; two of one side are compared on the same path."""
+    if TRAIN_PATH in paths[right.id] and TRAIN_PATH not in paths[left.id]:
+        left, right = right, left
+    for own in paths[right.id]:
+        if path not in (None, own):
+            continue
+        if TRAIN_PATH in paths[left.id]:
+            yield Ends(left, TRAIN_PATH, right, own)
+        elif own in paths[left.id]:
+            yield Ends(left, own, right, own)
