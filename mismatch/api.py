@@ -23,6 +23,7 @@ from mismatch.compare.compare import check
 from mismatch.compare.metrics import METRICS
 from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
+from mismatch.errors import MismatchError
 from mismatch.model import Floor, Sampling
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
@@ -41,6 +42,11 @@ SHIPPED = Path(mismatch.__file__).parent / "shipped"
 def _quiet(event: dict[str, Any]) -> None: ...
 
 
+def _listed(given: Sequence[str | Path] | str | Path) -> list[str]:
+    """One or several: a string is one, not a sequence of letters."""
+    return [str(given)] if isinstance(given, str | Path) else [str(g) for g in given]
+
+
 def run(
     *,
     model: str | Path,
@@ -49,7 +55,7 @@ def run(
     out: str | Path,
     prompts: str | Path | None = None,
     corpus: str | Path | None = None,
-    paths: Sequence[str] | None = None,
+    paths: Sequence[str] | str | None = None,
     repeats: int = 1,
     floor: Floor = "batch",
     samples: int = 1,
@@ -65,12 +71,15 @@ def run(
     Captures that fail are kept under failed/ and stay in the summary as pairs without evidence;
     `failures(out)` lists them. The same call again resumes.
     """
+    _check_counts(repeats, floor, samples, max_tokens)
     request = single(
         model=Path(model),
         train=parse_condition(train),
         infer=parse_condition(infer),
         ids=read_ids(prompts, corpus, limit),
-        paths=choose_paths(paths, with_corpus=corpus is not None),
+        paths=choose_paths(
+            None if paths is None else _listed(paths), with_corpus=corpus is not None
+        ),
         repeats=repeats,
         floor=floor,
         sampling=Sampling(samples, max_tokens, seed) if corpus is None else None,
@@ -78,6 +87,15 @@ def run(
         timeout_s=timeout_s,
     )
     return run_request(request, Path(out), notify)
+
+
+def _check_counts(repeats: int, floor: str, samples: int, max_tokens: int) -> None:
+    """What the command line checks by itself."""
+    for name, number in (("repeats", repeats), ("samples", samples), ("max_tokens", max_tokens)):
+        if number < 1:
+            raise MismatchError("option-value", option=name, value=number, takes="a number >= 1")
+    if floor not in ("batch", "none"):
+        raise MismatchError("option-value", option="floor", value=floor, takes="batch|none")
 
 
 def demo(out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
@@ -96,9 +114,14 @@ def demo(out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
 
 
 def failures(out: str | Path) -> list[dict[str, Any]]:
-    """error.json of every capture that failed, sorted by place."""
-    found = sorted((Path(out) / "failed").glob("*/*/error.json"))
-    return [store.read_json(path) for path in found]
+    """error.json of every capture that failed: causes first, then what failed because of them, and
+    last the cells that this machine cannot run.
+    """
+    if not Path(out).is_dir():
+        raise MismatchError("file-missing", what="Folder", file=out)
+    found = [store.read_json(p) for p in sorted((Path(out) / "failed").glob("*/*/error.json"))]
+    last = {"NoCorpus": 1, "Refused": 2}
+    return sorted(found, key=lambda error: last.get(error["type"], 0))
 
 
 def captures_asked(out: str | Path) -> int:
@@ -107,9 +130,11 @@ def captures_asked(out: str | Path) -> int:
     return sum(len(list(root.glob(f"{kind}/*/*/MANIFEST.json"))) for kind in ("traces", "failed"))
 
 
-def import_dumps(format: str, files: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
+def import_dumps(
+    format: str, files: Sequence[str | Path] | str | Path, out: str | Path
+) -> dict[str, Any]:
     """Log-probabilities that a trainer recorded -> traces, comparison, report. Needs no engine."""
-    return imports.import_dumps(format, [Path(f) for f in files], Path(out))
+    return imports.import_dumps(format, [Path(f) for f in _listed(files)], Path(out))
 
 
 def compare(folder: str | Path) -> dict[str, Any]:
@@ -131,13 +156,13 @@ def report(folder: str | Path) -> tuple[Path, Path]:
 def gate(
     folder: str | Path,
     *,
-    maximum: Sequence[str] = (),
-    minimum: Sequence[str] = (),
+    maximum: Sequence[str] | str = (),
+    minimum: Sequence[str] | str = (),
     pair: str | None = None,
 ) -> dict[str, Any]:
     """Rules like `k3=1e-3` or `excess.k3=5e-4` against every train-infer pair, or the named one."""
-    rules = [gates.parse_rule(text, "max", METRICS) for text in maximum]
-    rules += [gates.parse_rule(text, "min", METRICS) for text in minimum]
+    rules = [gates.parse_rule(text, "max", METRICS) for text in _listed(maximum)]
+    rules += [gates.parse_rule(text, "min", METRICS) for text in _listed(minimum)]
     return gates.judge(check(Path(folder)), rules, pair)
 
 

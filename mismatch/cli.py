@@ -100,12 +100,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Replay the same tokens through both engines, compare them, write the report."""
-    if floor not in ("batch", "none"):
-        raise MismatchError("option-value", option="--floor", value=floor, takes="batch|none")
     with Progress(ERR) as progress:
         summary = api.run(
             model=model, train=train, infer=infer, out=out, prompts=prompts, corpus=corpus,
-            paths=None if paths is None else [p for p in paths.split(",") if p],
+            paths=None if paths is None else [p.strip() for p in paths.split(",") if p.strip()],
             repeats=repeats, floor=floor,  # type: ignore[arg-type]
             samples=samples, max_tokens=max_tokens, seed=seed, limit=limit, timeout_s=timeout,
             trust_remote_code=trust_remote_code, notify=progress.notify,

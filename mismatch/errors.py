@@ -112,7 +112,9 @@ ERRORS: dict[str, Entry] = {
         "Free some space or choose another place; the same command resumes.",
     ),
     "not-an-artifact": Entry(
-        BAD_INPUT, "{folder} is not a {kind}: {reason}.", "Give a folder this program wrote."
+        BAD_INPUT,
+        "{folder} is not a {kind}: {reason}.",
+        "A run is an --out folder; in it lie traces/CONDITION/CAPTURE and corpus/ID.",
     ),
     "artifact-changed": Entry(
         BAD_INPUT,

@@ -225,7 +225,7 @@ def _unmeasured(pair: Pair, rule: Rule, estimate: Estimate) -> Ruling | None:
     value, low, high = estimate
     sequences = pair.get("sequences") or 0
     if rule.excess and (pair.get("excess") or {}).get(rule.key) is None:
-        todo = "capture both sides with --floor batch, or with --repeats 2"
+        todo = "capture both sides with --floor batch, or with --repeats 2 (a dump has no floors)"
         return "no_evidence", f"{rule.name} is unknown, because a side has no floor: {todo}."
     if value is None:
         why = "not finite, or not measured here"
@@ -270,7 +270,18 @@ def _hold(pair: Pair, rule: Rule, estimate: Estimate) -> Ruling:
     if outside:
         side = "above" if rule.bound == "max" else "below"
         return "fail", f"{shown} lies wholly {side} {limit}; {wanted} was asked."
-    return "inconclusive", f"{shown} reaches across {limit}: more sequences would narrow it."
+    return "inconclusive", f"{shown} reaches across {limit}: {_what_would_tell(pair, rule, value)}."
+
+
+def _what_would_tell(pair: Pair, rule: Rule, value: float | None) -> str:
+    """An event never seen has the upper bound 1 - 0.025^(1/S): how many sequences reach the limit.
+
+    (metrics.measure sets that bound.)
+    """
+    if value == 0.0 and rule.key.startswith("extreme_fraction") and 0 < rule.limit < 1:
+        needed = math.ceil(math.log(0.025) / math.log1p(-rule.limit))
+        return f"never seen in {pair.get('sequences')} sequences; about {needed} would tell"
+    return "more sequences would narrow it"
 
 
 def _caution(rule: Rule) -> str:

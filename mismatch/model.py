@@ -27,6 +27,11 @@ TRAIN_PATH = "score"
 LOGPROB_CEILING = 1e-4
 
 
+#: The boundary of a cell that this machine cannot run, and the words for one that had no ids.
+UNSUPPORTED = "unsupported"
+NO_IDS = "there are no ids to replay: the rollout failed"
+
+
 def side_of(path: str) -> Side:
     """The side a path is captured on: `score` is the trainer's, the others are the engine's."""
     return "train" if path == TRAIN_PATH else "infer"

@@ -66,6 +66,9 @@ def _difference(found: Any, plan: Mapping[str, Any]) -> str:
     """The first thing in which the two requests differ, for the error."""
     old = found.get("request", {}) if isinstance(found, dict) else {}
     for key, new in plan["request"].items():
+        if old.get(key) != new and key in ("ids", "values", "model"):
+            what = {"ids": "ids or prompts", "values": "log-probabilities"}.get(key, "checkpoint")
+            return f"the contents differ: other {what}"
         if old.get(key) != new:
             return f"{key} was {old.get(key)}, is {new}"
     return "another plan"

@@ -204,10 +204,9 @@ def environment_dir(engine: Engine) -> Path | None:
 def build(engine: Engine, say: Callable[[str], None]) -> Path:
     """Build the engine's environment with uv (once; a finished one is kept) and import it there."""
     folder = environment_dir(engine)
-    if folder is None or engine.requirements is None:
-        raise MismatchError(
-            "build-failed", engine=engine.name, reason="it has no requirements", todo=""
-        )
+    if folder is None or engine.imports is None:
+        say(f"{engine.name} needs no environment of its own")
+        return Path(sys.executable)
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
     with _locked(folder.with_suffix(".lock")):

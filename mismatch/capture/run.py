@@ -24,7 +24,7 @@ from mismatch.capture.checkpoint import Checkpoint
 from mismatch.engines.base import RESHAPING, SHARED, Engine
 from mismatch.engines.guest import join
 from mismatch.errors import MismatchError
-from mismatch.model import Condition, Corpus, Sampling, Task, side_of
+from mismatch.model import NO_IDS, UNSUPPORTED, Condition, Corpus, Sampling, Task, side_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +290,9 @@ def _store_failure(root: Path, staging: Path, task: Task, failure: launch.Failur
     store.seal(failed_folder(root, task.trace), fill, {"kind": "failure"}, replace=True)
 
 
-def store_blocked(root: Path, order: Order, reason: str) -> None:
+def store_blocked(root: Path, order: Order) -> None:
     """Captures that could not start because there were no ids to replay."""
-    failure = launch.Failure("sample", "NoCorpus", reason)
+    failure = launch.Failure("sample", "NoCorpus", NO_IDS)
     for task in order.tasks:
         _store_failure(root, _staging(root, order), task, failure)
 
@@ -300,7 +300,7 @@ def store_blocked(root: Path, order: Order, reason: str) -> None:
 def store_refused(root: Path, tasks: Sequence[Task], reason: str) -> None:
     """A cell that this machine cannot run stays in the report, with the reason."""
     for task in tasks:
-        failure = launch.Failure("unsupported", "Refused", reason)
+        failure = launch.Failure(UNSUPPORTED, "Refused", reason)
         _store_failure(root, root, task, failure)
 
 

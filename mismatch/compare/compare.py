@@ -11,7 +11,7 @@ from mismatch import store
 from mismatch.compare.align import Tokens, align, read_tokens
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
 from mismatch.errors import MismatchError
-from mismatch.model import PairSpec
+from mismatch.model import NO_IDS, UNSUPPORTED, PairSpec
 
 SEED = 0
 
@@ -125,9 +125,9 @@ def _head(spec: PairSpec) -> dict[str, Any]:
 def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
     """A pair without its traces stays in the summary, with the reason and no number."""
     empty = measure(*_nothing())
+    said = sorted((_why(root, t) for t in missing), key=lambda why: NO_IDS in why)
     reasons = [
-        {"rung": "capture", "verdict": "fail", "evidence": _why(root, t), "todo": _RERUN}
-        for t in missing
+        {"rung": "capture", "verdict": "fail", "evidence": why, "todo": _RERUN} for why in said
     ]
     element = _element(spec, empty, {}, "unknown")
     return {**element, "preflight": reasons}
@@ -148,6 +148,8 @@ def _why(root: Path, trace: str) -> str:
     if not error.is_file():
         return f"{trace} was never captured"
     found = store.read_json(error)
+    if found["boundary"] == UNSUPPORTED:
+        return f"{trace} is unsupported: {found['message']}"
     return f"{trace} failed at {found['boundary']}: {found['message']}"
 
 

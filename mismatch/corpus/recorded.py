@@ -153,8 +153,8 @@ def _row(
 
 
 def _check_schema(dialect: Dialect, place: Place, row: dict[str, Any]) -> None:
-    if dialect.schema_version is None:
-        return
+    if dialect.schema_version is None or ("schema_version" not in row and _speaks(JSONL, row)):
+        return  # a row in another format's form is told so by _side
     found = row.get("schema_version")
     if type(found) is not int or found != dialect.schema_version:
         raise MismatchError(
@@ -167,10 +167,14 @@ def _check_schema(dialect: Dialect, place: Place, row: dict[str, Any]) -> None:
         )
 
 
+def _speaks(dialect: Dialect, row: dict[str, Any]) -> bool:
+    return {dialect.infer, dialect.train} <= row.keys()
+
+
 def _side(place: Place, row: dict[str, Any], field: str, length: int) -> list[Any]:
     """One side's raw values; a row in the other format's form is told so."""
     for other in (JSONL, PRIME_RL):
-        if field not in row and {other.infer, other.train} <= row.keys():
+        if field not in row and _speaks(other, row):
             todo = f"The row is in {other.format}'s form: import it as that format."
             raise place.bad(f"field '{field}' is missing", todo)
     return jsonl.array(place, row, field, length)

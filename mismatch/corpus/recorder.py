@@ -96,6 +96,8 @@ class _Given:
 
 def _sequences(name: str, value: Any) -> list[np.ndarray]:
     """One 1-D array per sequence, of the dtype that the name calls for."""
+    if value is None:
+        raise MismatchError("bad-record", reason=f"{name} is None: the trainer did not compute it")
     nested = isinstance(value, list | tuple) and any(_is_row(v) for v in value)
     arrays = [_array(name, v) for v in value] if nested else [_array(name, value)]
     if not nested and arrays[0].ndim == 2:

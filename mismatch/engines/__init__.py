@@ -43,7 +43,7 @@ def parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
             known=", ".join(sorted(options)),
             hint_extra=suggest(name, options),
         )
-    return option.parse(name, raw)
+    return option.parse(f"{name} of {engine.name}", raw)
 
 
 def _plain(raw: str) -> OptionValue:

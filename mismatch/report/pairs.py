@@ -171,11 +171,11 @@ def pairs_of(summary: Mapping[str, Any]) -> list[Pair]:
 
 
 def lead(pairs: Sequence[Pair]) -> Pair | None:
-    """The pair the finding speaks of: the first train-infer pair that has tokens, else the first
-    pair of any kind that has; None when nothing was compared."""
-    measured = [p for p in pairs if p.tokens]
-    ours = [p for p in measured if p.is_train_infer]
-    return next(iter(ours or measured), None)
+    """The pair the finding speaks of: the first train-infer pair that has tokens; where none was
+    asked for, the first pair of any kind that has. None when what was asked for has no evidence: a
+    pair inside one engine must not stand in for it."""
+    asked = [p for p in pairs if p.is_train_infer] or list(pairs)
+    return next((p for p in asked if p.tokens), None)
 
 
 def setups(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:

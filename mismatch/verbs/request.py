@@ -235,6 +235,8 @@ def choose_paths(paths: Sequence[str] | None, with_corpus: bool) -> tuple[str, .
     for path in paths:
         if path not in INFER_PATHS:
             hint = suggest(path, INFER_PATHS)
+            if path == TRAIN_PATH:
+                hint = " The train side is always scored."
             raise MismatchError("unknown-path", path=path, hint_extra=hint)
     if not paths:
         raise MismatchError("usage", what="--paths names no path.", todo="Give one or more.")

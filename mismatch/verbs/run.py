@@ -73,6 +73,6 @@ def _take(
         drawn = request.ids.about.get("sampled_by")
         order = captures.seal_recorded(root, order, request.ids.recorded, drawn)
     elif not any(t.capture.path == "rollout" for t in order.tasks):
-        captures.store_blocked(root, order, "there are no ids to replay: the rollout failed")
+        captures.store_blocked(root, order)
         return None
     return captures.take(root, order, notify) or corpus

@@ -6,6 +6,7 @@ able to check hashes when the machine they came from is gone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from mismatch import store
 from mismatch.capture import plan
 from mismatch.capture.claim import claimed
+from mismatch.compare.align import align, read_tokens
 from mismatch.model import PairSpec, side_of
 from mismatch.verbs.conclude import conclude
 
@@ -23,17 +25,17 @@ class End:
     """A sealed trace somewhere on this machine."""
 
     folder: Path
+    condition: str
+    capture: str
     path: str
     corpus: str
     digest: str
 
     @property
-    def condition(self) -> str:
-        return self.folder.parent.name
-
-    @property
-    def capture(self) -> str:
-        return self.folder.name
+    def run_name(self) -> str:
+        """The run folder's name, made safe; empty where the trace was copied out of its run."""
+        inside = self.folder.parents[1].name == "traces"
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.folder.parents[2].name) if inside else ""
 
     def floors(self) -> dict[str, tuple[str, ...]]:
         """Captures beside a capture 1 that repeat it; another capture has none."""
@@ -54,9 +56,8 @@ def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
     ends = [_read(left), _read(right)]
     if [side_of(e.path) for e in ends] == ["infer", "train"]:
         ends.reverse()
-    places = [e.condition for e in ends]
-    if places[0] == places[1]:
-        places = [f"{places[0]}@a", f"{places[1]}@b"]
+    align(*(read_tokens(e.folder) for e in ends))  # before the folder is claimed for them
+    places = _places(ends)
     request = {
         "verb": "compare",
         **{
@@ -74,7 +75,20 @@ def _read(folder: Path) -> End:
     manifest = store.verified(folder, "trace")
     provenance = store.read_json(folder / "provenance.json")
     digest = store.sha256(folder / store.MANIFEST)
-    return End(folder.absolute(), str(provenance["path"]), str(manifest["corpus"]), digest)
+    condition, _, capture = str(provenance["trace"]).rpartition("/")
+    corpus = str(manifest["corpus"])
+    return End(folder.absolute(), condition, capture, str(provenance["path"]), corpus, digest)
+
+
+def _places(ends: Sequence[End]) -> list[str]:
+    """The two conditions; where they are one, with the folder each run lies in (a100, h100)."""
+    names = [e.condition for e in ends]
+    if names[0] != names[1]:
+        return names
+    marks = [e.run_name for e in ends]
+    if marks[0] == marks[1] or not all(marks):
+        marks = ["a", "b"]
+    return [f"{name}@{mark}" for name, mark in zip(names, marks, strict=True)]
 
 
 def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:

@@ -191,14 +191,24 @@ def test_an_interrupt_leaves_no_children_and_no_half_folder(
     command = [str(x) for x in toy_run(attention, "--corpus", corpus, "--out", out)]
     program = str(Path(sys.executable).with_name("mismatch-probe"))
     env = {**os.environ, "MISMATCH_TOY_FAULT": "score:hang@1"}
-    process = subprocess.Popen([program, *command], env=env, stderr=subprocess.PIPE, text=True)
-    events = out / ".work" / "train-toy-noise_0.05" / "events.jsonl"
-    for _ in range(600):
-        if events.is_file() and "score-1" in events.read_text():
-            break
-        time.sleep(0.05)
-    process.send_signal(stop)
-    _, err = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        [program, *command],
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    try:
+        events = out / ".work" / "train-toy" / "events.jsonl"
+        deadline = time.monotonic() + 60
+        while not (events.is_file() and "score-1" in events.read_text()):
+            assert time.monotonic() < deadline, "the guest never began to score"
+            time.sleep(0.05)
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Interrupted" in err and "Traceback" not in err
     alive = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True, check=False)
     assert not alive.stdout.strip(), "a guest outlived its host"

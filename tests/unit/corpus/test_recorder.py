@@ -206,7 +206,7 @@ def test_padding_is_dropped_on_either_side(tmp_path: Path) -> None:
         ({"train_logprobs": [0, -1, -1, 0.5]}, "train_logprobs of row 0 is 0.5 at token 3"),
         ({"train_logprobs": [0, -1, -1, np.inf]}, "train_logprobs of row 0 is inf at token 3"),
         ({"train_logprobs": ["a", "b", "c", "d"]}, "train_logprobs of row 0 does not hold numbers"),
-        ({"train_logprobs": None}, "train_logprobs has shape ()"),
+        ({"train_logprobs": None}, "train_logprobs is None"),
         ({"attention_mask": [1, 1]}, "attention_mask of row 0 has 2 entries"),
         ({"attention_mask": [0, 0, 0, 0]}, "row 0 is padding alone"),
         ({"attention_mask": [1, 0, 1, 1]}, "has a hole"),
