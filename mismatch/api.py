@@ -25,15 +25,18 @@ from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.errors import MismatchError
 from mismatch.model import Floor, Sampling
+from mismatch.study import read_study
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
-from mismatch.verbs.request import choose_paths, read_ids, single
+from mismatch.verbs.plan import chosen, plan_rows
+from mismatch.verbs.request import choose_paths, of_study, read_ids, single
 from mismatch.verbs.run import Notify
+from mismatch.verbs.run import capture as capture_cells
 from mismatch.verbs.run import run as run_request
 
 __all__ = [
-    "build_engine", "captures_asked", "compare", "compare_traces", "demo", "engines", "failures",
-    "gate", "import_dumps", "record", "report", "run",
+    "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo", "engines",
+    "failures", "gate", "import_dumps", "plan", "record", "report", "run", "run_study",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -87,6 +90,26 @@ def run(
         timeout_s=timeout_s,
     )
     return run_request(request, Path(out), notify)
+
+
+def run_study(study: str | Path, out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
+    """Every cell of a study.toml, its pairs and its report. Returns the summary."""
+    return run_request(of_study(read_study(Path(study))), Path(out), notify)
+
+
+def plan(study: str | Path, out: str | Path) -> dict[str, Any]:
+    """The study's cells: id, load, captures, what is sealed in `out`, what is refused and why."""
+    return plan_rows(of_study(read_study(Path(study))), Path(out))
+
+
+def capture(
+    study: str | Path, only: str, out: str | Path, notify: Notify = _quiet
+) -> dict[str, Any]:
+    """Take one cell's captures and compare nothing; returns the cell's row of `plan`."""
+    request = of_study(read_study(Path(study)))
+    cells = chosen(request, only)
+    capture_cells(request, cells, Path(out), notify)
+    return next(row for row in plan_rows(request, Path(out))["cells"] if row["id"] == only)
 
 
 def _check_counts(repeats: int, floor: str, samples: int, max_tokens: int) -> None:

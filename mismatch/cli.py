@@ -36,6 +36,11 @@ app.add_typer(engines_app, name="engines", invoke_without_command=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Out = Annotated[Path, typer.Option("--out", help="Output folder; the same command resumes it.")]
+StudyFile = Annotated[Path, typer.Argument(help="A study.toml.")]
+StudyOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="Output folder; the same command resumes it (a study: STEM-out)."),
+]
 Folder = Annotated[Path, typer.Argument(help="A folder written by run, import or compare.")]
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -52,10 +57,13 @@ def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
 def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     """Show a run's result; the exit code tells whether captures are missing."""
     failed = api.failures(out)
+    compared = any(pair["tokens"] for pair in summary["pairs"])
+    if compared:  # a cell that this machine cannot run is in the report; it did not fail
+        failed = [e for e in failed if e["type"] != "Refused"]
     if failed:
         first = f"{failed[0]['condition']} {failed[0]['capture']} at {failed[0]['boundary']}: "
         fields = {"first": first + failed[0]["message"], "logs": out / "failed"}
-        if not any(pair["tokens"] for pair in summary["pairs"]):
+        if not compared:
             raise MismatchError("captures-failed-all", **fields)
         _show(summary, out, as_json)
         error = MismatchError(
@@ -76,10 +84,13 @@ def demo(out: Out = Path("demo-out"), json: Json = False) -> None:
 
 @app.command()
 def run(
-    model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
-    train: Annotated[str, typer.Option(help="Train side: ENGINE[:key=value,...].")],
-    infer: Annotated[str, typer.Option(help="Infer side: ENGINE[:key=value,...].")],
-    out: Out,
+    study: Annotated[
+        Path | None, typer.Argument(help="A study.toml, in place of --model, --train and --infer.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Hugging Face checkpoint folder.")] = None,
+    train: Annotated[str | None, typer.Option(help="Train side: ENGINE[:key=value,...].")] = None,
+    infer: Annotated[str | None, typer.Option(help="Infer side: ENGINE[:key=value,...].")] = None,
+    out: StudyOut = None,
     prompts: Annotated[Path | None, typer.Option(help="JSONL prompts to roll out.")] = None,
     corpus: Annotated[
         Path | None, typer.Option(help="JSONL ids, or a corpus folder, to replay.")
@@ -99,7 +110,25 @@ def run(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Replay the same tokens through both engines, compare them, write the report."""
+    """Replay the same tokens through both engines, compare them, write the report.
+
+    Either a study file, which says everything, or --model, --train, --infer and --out.
+    """
+    if study is not None:
+        given = {"--model": model, "--train": train, "--infer": infer, "--prompts": prompts,
+                 "--corpus": corpus, "--paths": paths, "--limit": limit}  # fmt: skip
+        _refuse_beside_study([name for name, value in given.items() if value is not None])
+        place = _study_out(study, out)
+        with Progress(ERR) as progress:
+            summary = api.run_study(study, place, notify=progress.notify)
+        _captured(summary, place, json)
+        return
+    if model is None or train is None or infer is None or out is None:
+        raise MismatchError(
+            "usage",
+            what="run takes a study file, or --model, --train, --infer and --out.",
+            todo="See: mismatch-probe run --help",
+        )
     with Progress(ERR) as progress:
         summary = api.run(
             model=model, train=train, infer=infer, out=out, prompts=prompts, corpus=corpus,
@@ -109,6 +138,62 @@ def run(
             trust_remote_code=trust_remote_code, notify=progress.notify,
         )  # fmt: skip
     _captured(summary, out, json)
+
+
+def _refuse_beside_study(given: list[str]) -> None:
+    if given:
+        raise MismatchError(
+            "usage",
+            what=f"{given[0]} cannot stand beside a study file, which says it itself.",
+            todo="Write it into the study file.",
+        )
+
+
+def _study_out(study: Path, out: Path | None) -> Path:
+    """--out, else a folder named after the study file, where we stand."""
+    return out if out is not None else Path(f"{study.stem}-out")
+
+
+@app.command()
+def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
+    """Every cell of a study: its load, what is sealed already, what is refused and why."""
+    found = api.plan(study, _study_out(study, out))
+    if json:
+        typer.echo(store.dump_json(found), nl=False)
+        return
+    table = Table("cell", "side", "load", "ranks", "sealed", "status")
+    for row in found["cells"]:
+        load = "" if row["load"] is None else str(row["load"])
+        sealed = f"{row['sealed']} of {len(row['captures'])}"
+        words = [row["id"], row["side"], load, str(row["ranks"]), sealed, row["status"]]
+        table.add_row(*map(escape, words))
+    OUT.print(table)
+    OUT.print(f"{len(found['cells'])} cells in {found['loads']} loads, {len(found['pairs'])} pairs")
+
+
+@app.command()
+def capture(
+    study: StudyFile,
+    only: Annotated[str, typer.Option(help="The id of one cell, as plan prints it.")],
+    out: StudyOut = None,
+    json: Json = False,
+) -> None:
+    """Take the captures of one cell of a study; `run STUDY` later compares what is there."""
+    place = _study_out(study, out)
+    with Progress(ERR) as progress:
+        row = api.capture(study, only, place, notify=progress.notify)
+    if json:
+        typer.echo(store.dump_json(row), nl=False)
+    else:
+        OUT.print(f"{escape(only)}: {row['sealed']} of {len(row['captures'])} captures sealed")
+    if row["sealed"] < len(row["captures"]):
+        failed = [e for e in api.failures(place) if e["condition"] == row["condition"]]
+        first = f"{failed[0]['capture']} at {failed[0]['boundary']}: {failed[0]['message']}"
+        fields = {"first": first, "logs": place / "failed"}
+        if not row["sealed"]:
+            raise MismatchError("captures-failed-all", **fields)
+        missing, total = len(row["captures"]) - row["sealed"], len(row["captures"])
+        raise MismatchError("captures-failed-some", count=missing, total=total, **fields)
 
 
 @app.command()

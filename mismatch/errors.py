@@ -126,6 +126,14 @@ ERRORS: dict[str, Entry] = {
         "{file} has schema {found}; this release reads {known}.",
         "Update mismatch-probe to read it.",
     ),
+    "no-such-cell": Entry(
+        NOTHING_SELECTED, "The study has no cell '{cell}'.", "Cells: {known}.{hint_extra}"
+    ),
+    "needs-rollout": Entry(
+        BAD_INPUT,
+        "{cell} replays ids that are not there yet.",
+        "They are drawn by {drawn_by}: capture it first, and bring the study's output folder here.",
+    ),
     "no-such-pair": Entry(
         BAD_INPUT, "There is no pair '{pair}' here.", "Pairs: {known}.{hint_extra}"
     ),

@@ -51,7 +51,7 @@ class Condition:
     @property
     def spec(self) -> str:
         """Canonical text, read back as it stands. `python` is a path of one machine: left out."""
-        pairs = [f"{k}={_text(v)}" for k, v in sorted(self.options.items()) if k != "python"]
+        pairs = [f"{k}={option_text(v)}" for k, v in sorted(self.options.items()) if k != "python"]
         return self.engine + (":" + ",".join(pairs) if pairs else "")
 
     @property
@@ -75,8 +75,11 @@ class Condition:
                 yield name, value
 
 
-def _text(value: OptionValue) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def option_text(value: OptionValue) -> str:
+    """An option's value as the command line writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _word(name: str, value: OptionValue) -> str:
@@ -84,7 +87,7 @@ def _word(name: str, value: OptionValue) -> str:
         return str(value)
     if isinstance(value, bool):
         return name if value else f"no_{name}"
-    return f"{name}{value}" if isinstance(value, int) else f"{name}_{value}"
+    return f"{name}{value}" if isinstance(value, int) else f"{name}_{option_text(value)}"
 
 
 _SPEC_HEAD = re.compile(r"^([A-Za-z0-9_.-]+)(?::(?=[A-Za-z_][\w.]*=)(.*))?$", re.DOTALL)

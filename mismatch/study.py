@@ -20,7 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mismatch.engines import find, parse_condition, parse_option
 from mismatch.errors import MismatchError, suggest
-from mismatch.model import TRAIN_PATH, Condition, Ends, Floor, OptionValue, Side, side_of
+from mismatch.model import (
+    TRAIN_PATH,
+    Condition,
+    Ends,
+    Floor,
+    OptionValue,
+    Side,
+    option_text,
+    side_of,
+)
 
 Scalar = str | int | float | bool
 Axes = dict[str, Scalar | list[Scalar]]
@@ -217,19 +226,15 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
         choices = given if isinstance(given, list) else [given]
         if not choices:
             raise _bad(path, f"axis {option} of [{side}] has no value")
-        values[option] = [parse_option(engine, option, _text(value)) for value in choices]
+        values[option] = [parse_option(engine, option, option_text(value)) for value in choices]
     for chosen in itertools.product(*values.values()):
         yield Condition(name, dict(zip(values, chosen, strict=True)))
-
-
-def _text(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -> None:
     """Drop the conditions that have all of an exclude's options; to drop none is an error."""
     for number, rule in enumerate(raw.exclude, 1):
-        wanted = {k: _text(v) for k, v in rule.items()}
+        wanted = {k: option_text(v) for k, v in rule.items()}
         side = wanted.pop("side", None)
         dropped = 0
         for name in [s for s in sides if side in (None, s)]:
@@ -244,7 +249,7 @@ def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -
 
 
 def _has_all(condition: Condition, wanted: Mapping[str, str]) -> bool:
-    has = {"engine": condition.engine} | {k: _text(v) for k, v in condition.options.items()}
+    has = {"engine": condition.engine} | {k: option_text(v) for k, v in condition.options.items()}
     return all(has.get(k) == v for k, v in wanted.items())
 
 
@@ -320,7 +325,7 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
         if not made:
             at = f" on path {path}" if path else ""
             raise _bad(
-                study.path, f"pair '{left}' against '{right}'{at} matches nothing to compare"
+                study.path, f"pair '{left}' against '{right}'{at} has nothing to compare"
             )
         found += [e for e in made if e not in found]
     return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))

@@ -93,11 +93,17 @@ def _rollout(order: Order) -> Task | None:
 def _with_known_corpus(root: Path, order: Order) -> Order:
     """On a rerun the sealed rollout names its corpus."""
     rollout = _rollout(order)
-    if order.corpus is not None or rollout is None or not _sealed(root, rollout):
+    if order.corpus is not None or rollout is None:
         return order
+    return replace(order, corpus=drawn_corpus(root, rollout))
+
+
+def drawn_corpus(root: Path, rollout: Task) -> Corpus | None:
+    """The ids that a sealed rollout drew; None where it is not sealed."""
+    if not _sealed(root, rollout):
+        return None
     sha = store.verified(trace_folder(root, rollout.trace), "trace")["corpus"]
-    corpus, _, _ = store.load_corpus(store.inside(root, "corpus", sha))
-    return replace(order, corpus=corpus)
+    return store.load_corpus(store.inside(root, "corpus", sha))[0]
 
 
 def _take_all(
@@ -299,8 +305,8 @@ def store_blocked(root: Path, order: Order) -> None:
 
 def store_refused(root: Path, tasks: Sequence[Task], reason: str) -> None:
     """A cell that this machine cannot run stays in the report, with the reason."""
-    for task in tasks:
-        failure = launch.Failure(UNSUPPORTED, "Refused", reason)
+    failure = launch.Failure(UNSUPPORTED, "Refused", reason)
+    for task in (t for t in tasks if not _sealed(root, t)):  # another machine may have taken it
         _store_failure(root, root, task, failure)
 
 

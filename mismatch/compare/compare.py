@@ -19,8 +19,7 @@ SEED = 0
 def compare(root: Path) -> dict[str, Any]:
     """Measure every pair that run.json names, write comparisons/ and summary.json, return it."""
     run = read_run(root)
-    cache: dict[str, Tokens] = {}
-    pairs = [_compare_pair(root, spec, cache) for spec in pair_specs(run)]
+    pairs = [_compare_pair(root, spec, Traces(root)) for spec in pair_specs(run)]
     summary = {"schema": store.SCHEMA, "command": run["request"], "pairs": pairs}
     store.write_text(root / "summary.json", store.dump_json(summary))
     return summary
@@ -56,34 +55,44 @@ def trace_path(root: Path, trace: str) -> Path:
     return store.inside(root, "traces", *trace.split("/"))
 
 
-def _compare_pair(root: Path, spec: PairSpec, cache: dict[str, Tokens]) -> dict[str, Any]:
-    missing = [t for t in (spec.left, spec.right) if not store.is_sealed(trace_path(root, t))]
+class Traces:
+    """The traces of one pair, each read once. Not kept for the next pair: memory must not grow with
+    the number of cells.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, Tokens] = {}
+
+    def is_sealed(self, trace: str) -> bool:
+        return store.is_sealed(trace_path(self._root, trace))
+
+    def __getitem__(self, trace: str) -> Tokens:
+        if trace not in self._read:
+            self._read[trace] = read_tokens(trace_path(self._root, trace))
+        return self._read[trace]
+
+
+def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
+    missing = [t for t in (spec.left, spec.right) if not traces.is_sealed(t)]
     if missing:
         return _failed(root, spec, missing)
-    gap = align(_tokens(root, spec.left, cache), _tokens(root, spec.right, cache))
-    measured = measure(gap, _floors(root, spec, cache), seed=SEED)
+    gap = align(traces[spec.left], traces[spec.right])
+    measured = measure(gap, _floors(spec, traces), seed=SEED)
     element = _element(spec, measured, breakdowns(gap), _sampled_by(root, spec))
-    _write(root, spec, gap, _ids(cache[spec.left]), element)
+    _write(root, spec, gap, _ids(traces[spec.left]), element)
     return element
 
 
-def _tokens(root: Path, trace: str, cache: dict[str, Tokens]) -> Tokens:
-    if trace not in cache:
-        cache[trace] = read_tokens(trace_path(root, trace))
-    return cache[trace]
-
-
-def _floors(
-    root: Path, spec: PairSpec, cache: dict[str, Tokens]
-) -> dict[str, dict[str, list[Aligned]]]:
+def _floors(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:
     """Capture 1 of each side against its other captures, as far as they were sealed."""
     floors: dict[str, dict[str, list[Aligned]]] = {}
     for name, sides in spec.floors.items():
         for slot, others in sides.items():
-            first = _tokens(root, spec.left if slot == "train" else spec.right, cache)
-            sealed = [t for t in others if store.is_sealed(trace_path(root, t))]
+            first = traces[spec.left if slot == "train" else spec.right]
+            sealed = [t for t in others if traces.is_sealed(t)]
             if sealed:
-                found = [align(first, _tokens(root, t, cache)) for t in sealed]
+                found = [align(first, traces[t]) for t in sealed]
                 floors.setdefault(name, {})[slot] = found
     return floors
 

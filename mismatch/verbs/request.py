@@ -105,11 +105,12 @@ class Request:
             _check_side(cell)
             _check_recorded(self, cell)
         _check_limits(self)
-        loads = {}
-        for cell in (c for c in self.cells if not c.refused):
-            loads[find(cell.condition.engine).load_of(cell.condition).spec] = cell.condition
-        for condition in loads.values():
-            environment.interpreter(find(condition.engine), condition)
+
+    def check_engines(self, cells: Sequence[Cell], out: Path) -> None:
+        """Refuse what has no interpreter here, where something of it is still to be captured."""
+        for cell in (c for c in cells if not c.refused):
+            if not all(store.is_sealed(out / "traces" / t.trace) for t in self.tasks(cell)):
+                environment.interpreter(find(cell.condition.engine), cell.condition)
 
 
 def refusal(condition: Condition) -> str | None:

@@ -10,6 +10,7 @@ from mismatch import store
 from mismatch.capture import run as captures
 from mismatch.capture.claim import claimed
 from mismatch.engines import find
+from mismatch.errors import MismatchError
 from mismatch.model import Corpus
 from mismatch.verbs.conclude import conclude
 from mismatch.verbs.request import Cell, Request
@@ -20,9 +21,38 @@ Notify = Callable[[dict[str, Any]], None]
 def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
+    request.check_engines(request.cells, out)
     with claimed(out, request.asked, request.pairs) as root:
-        _capture(root, request, orders(request, request.cells), notify)
+        for cell in (c for c in request.cells if c.refused):
+            captures.store_refused(root, request.tasks(cell), cell.refused or "")
+        _capture(root, request, orders(request, request.cells), request.ids.corpus, notify)
         return conclude(root)
+
+
+def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify) -> Path:
+    """Take the captures of some cells and compare nothing: machines share a study this way."""
+    request.check()
+    request.check_engines(cells, out)
+    for cell in (c for c in cells if c.refused):
+        raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
+    with claimed(out, request.asked, request.pairs) as root:
+        corpus = request.ids.corpus or _drawn(root, request)
+        if corpus is None and not any("rollout" in c.paths for c in cells):
+            first = next(c for c in request.cells if "rollout" in c.paths)
+            raise MismatchError(
+                "needs-rollout", cell=cells[0].condition.id, drawn_by=first.condition.id
+            )
+        _capture(root, request, orders(request, cells), corpus, notify)
+    return root
+
+
+def _drawn(root: Path, request: Request) -> Corpus | None:
+    """The ids of a rollout that is sealed already."""
+    for cell in request.cells:
+        for task in request.tasks(cell):
+            if task.capture.path == "rollout":
+                return captures.drawn_corpus(root, task)
+    return None
 
 
 def orders(request: Request, cells: tuple[Cell, ...]) -> list[captures.Order]:
@@ -54,13 +84,16 @@ def _order(request: Request, cells: list[Cell]) -> captures.Order:
     )
 
 
-def _capture(root: Path, request: Request, work: list[captures.Order], notify: Notify) -> None:
+def _capture(
+    root: Path,
+    request: Request,
+    work: list[captures.Order],
+    corpus: Corpus | None,
+    notify: Notify,
+) -> None:
     """The load that draws the ids comes first; all others replay them."""
-    corpus = request.ids.corpus
-    if corpus is not None:
-        store.save_corpus(root, corpus, request.ids.about, request.ids.recorded)
-    for cell in (c for c in request.cells if c.refused):
-        captures.store_refused(root, request.tasks(cell), cell.refused or "")
+    if request.ids.corpus is not None:
+        store.save_corpus(root, request.ids.corpus, request.ids.about, request.ids.recorded)
     for order in work:
         corpus = _take(root, request, order, corpus, notify)
 
@@ -68,11 +101,12 @@ def _capture(root: Path, request: Request, work: list[captures.Order], notify: N
 def _take(
     root: Path, request: Request, order: captures.Order, corpus: Corpus | None, notify: Notify
 ) -> Corpus | None:
-    if corpus is not None:
-        order = captures.with_corpus(order, corpus)
+    if request.ids.corpus is not None:
         drawn = request.ids.about.get("sampled_by")
         order = captures.seal_recorded(root, order, request.ids.recorded, drawn)
     elif not any(t.capture.path == "rollout" for t in order.tasks):
-        captures.store_blocked(root, order)
-        return None
+        if corpus is None:
+            captures.store_blocked(root, order)
+            return None
+        order = captures.with_corpus(order, corpus)
     return captures.take(root, order, notify) or corpus

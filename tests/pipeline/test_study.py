@@ -1,0 +1,130 @@
+"""A study from its file to its summary, on the toy engine: loads are shared, machines may share it,
+what cannot run stays in the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mismatch import api
+from tests import known
+from tests.pipeline.conftest import Probe
+
+GRID = """
+model = "ckpt"
+prompts = "prompts.jsonl"
+paths = ["rollout", "decode"]
+max_tokens = 10
+floor = "none"
+[train]
+engine = "toy"
+dtype = ["fp16", "fp32"]
+noise = [0.01, 0.02, 0.05]
+[infer]
+engine = "toy"
+batch = [1, 2, 3, 4, 5, 6]
+dtype = "fp64"
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, attention: Path) -> Path:
+    """A grid of twelve cells in a folder of its own, with prompts as ids."""
+    shutil.copytree(attention, tmp_path / "ckpt")
+    rows = [json.dumps({"token_ids": ids}) for ids in known.sequences(9, 6)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "grid.toml"
+    path.write_text(GRID)
+    return path
+
+
+def test_twelve_cells_that_need_three_loads_start_three_engines(
+    study: Path, tmp_path: Path
+) -> None:
+    """Cells that differ only per request share one engine process, which loads its weights once."""
+    seen: list[str] = []
+    summary = api.run_study(study, tmp_path / "o", lambda event: seen.append(event["stage"]))
+    assert len(api.plan(study, tmp_path / "o")["cells"]) == 12
+    assert (seen.count("start"), seen.count("load")) == (3, 3)
+    assert len(summary["pairs"]) == 6 * 6 + 6 + 1  # decode by all, rollout by one, and its decode
+    assert all(pair["tokens"] for pair in summary["pairs"])
+
+
+def test_plan_says_what_is_cached_and_what_is_refused(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """Before a run everything is to do; afterwards cached; a refused cell gives its reason."""
+    spec = "hf:attention=flash_attention_2"
+    with study.open("a") as file:
+        file.write(f'[[condition]]\nside = "train"\nspec = "{spec}"\nid = "flash"\n')
+    before = api.plan(study, tmp_path / "grid-out")["cells"]
+    assert {row["status"] for row in before if row["id"] != "flash"} == {"to do"}
+    assert "needs a GPU" in before[-1]["status"] and before[-1]["load"] is None
+    done = probe("run", "grid.toml", "--json")
+    assert done.code == 0
+    refused = [p for p in json.loads(done.out)["pairs"] if p["id"].startswith("flash")]
+    assert refused and all(p["tokens"] == 0 for p in refused)
+    assert "unsupported" in refused[0]["preflight"][0]["evidence"]
+    assert "unsupported" in (tmp_path / "grid-out" / "report.md").read_text()
+    assert probe("gate", "grid-out", "--max", "k3=1e9").code == 4
+    after = api.plan(study, tmp_path / "grid-out")["cells"]
+    assert {row["status"] for row in after if row["id"] != "flash"} == {"cached"}
+
+
+def test_machines_share_a_study_cell_by_cell(study: Path, tmp_path: Path, probe: Probe) -> None:
+    """capture --only takes one cell; who draws the ids comes first; run compares what is there, and
+    equals a run that took it all itself.
+    """
+    early = probe("capture", "grid.toml", "--only", "toy-fp16-noise_0.01", "--out", "a")
+    assert early.code == 2 and "toy-fp64-batch1" in early.err
+    for cell in ("toy-fp64-batch1", "toy-fp16-noise_0.01"):
+        assert probe("capture", "grid.toml", "--only", cell, "--out", "a").code == 0
+    assert not (tmp_path / "a" / "summary.json").exists()
+    wrong = probe("capture", "grid.toml", "--only", "toy-fp16-noise_0.03", "--out", "a")
+    assert wrong.code == 3 and "Did you mean 'toy-fp16-noise_0.0" in wrong.err
+    assert probe("run", "grid.toml", "--out", "a").code == 0
+    assert probe("run", "grid.toml", "--out", "b").code == 0
+    same = [(tmp_path / x / "summary.json").read_bytes() for x in "ab"]
+    assert same[0] == same[1]
+
+
+def test_a_study_says_everything_itself(study: Path, probe: Probe) -> None:
+    """Options beside a study file, and a run with neither, are usage errors."""
+    beside = probe("run", "grid.toml", "--train", "toy")
+    assert beside.code == 2 and "beside a study file" in beside.err
+    neither = probe("run", "--train", "toy")
+    assert neither.code == 2 and "takes a study file" in neither.err
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_random_points_resumes_to_the_same_bytes(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """Ten runs, each killed outright at a random moment and then resumed, give one summary."""
+    assert probe("run", "grid.toml", "--out", "whole").code == 0
+    whole = (tmp_path / "whole" / "summary.json").read_bytes()
+    program = str(Path(sys.executable).with_name("mismatch-probe"))
+    rng = random.Random(0)
+    for number in range(10):
+        out = tmp_path / f"killed-{number}"
+        process = subprocess.Popen(
+            [program, "run", str(study), "--out", str(out)],
+            env=os.environ.copy(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(0.3, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert probe("run", "grid.toml", "--out", out).code == 0
+        assert (out / "summary.json").read_bytes() == whole
