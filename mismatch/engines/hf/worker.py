@@ -1,6 +1,7 @@
 """Guest half of hf: score given ids with one forward pass, as a trainer does.
 
-Eval mode, no KV cache, whole logits upcast to float32 before log-softmax.
+Unless the options say otherwise: eval mode, no KV cache, whole logits upcast to float32 before
+log-softmax.
 """
 
 from __future__ import annotations
@@ -8,47 +9,81 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 
 from mismatch import wire
 from mismatch.engines import observe
+from mismatch.engines.hf import distributed, forward, quantize, rows, switches
+from mismatch.engines.hf.distribution import Distribution, Scratch
+from mismatch.engines.hf.dtypes import DTYPES, plain, short
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+MANY = ("fsdp", "cp")  # tp: transformers joins its ranks itself
 
 
 class Worker:
     """See mismatch.engines.guest for the contract."""
 
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
-        self.job, self.events = job, events
-        self.options = job.options
-        self.request: dict[str, Any] = {}
-        self._rows_seen: set[int] = set()
-        self._padding_seen: set[str] = set()
-        self._logits_dtype: str | None = None
-        self._kernels: list[str] | None = None
+        self.job, self.options = job, job.options
+        self.scratch = Scratch()
+        self._kernels: dict[tuple[Any, ...], list[str]] = {}
+        self._isolated: bool | None = None
+        self.quantized: quantize.Emulation | None = None
+
+    # ------------------------------------------------------------ load
 
     def load(self) -> None:
-        import torch
-        import transformers
-
-        self.torch = torch
+        switches.turn(self.options)
         transformers.utils.logging.disable_progress_bar()
+        device = distributed.device_of(self.options)
+        mesh = distributed.join(device) if any(n in self.options for n in MANY) else None
+        self.model = self._pretrained()
+        if self.options.get("tp", 1) == 1:
+            self.model.to(device)
+        self.model.eval()
+        self._alter(mesh)
+        self.ring = mesh if "cp" in self.options else None
+        self.configure({})
+
+    def _pretrained(self) -> Any:
         wanted: dict[str, Any] = dict(self.job.extra)
         if "dtype" in self.options:
-            wanted["dtype"] = getattr(torch, DTYPES[self.options["dtype"]])
+            wanted["dtype"] = DTYPES[self.options["dtype"]]
         if "attention" in self.options:
             wanted["attn_implementation"] = self.options["attention"]
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            self.job.model,
-            local_files_only=True,
-            trust_remote_code=self.job.trust_remote_code,
-            **wanted,
+        trust = self.job.trust_remote_code
+        if self.options.get("tp", 1) > 1:
+            config = transformers.AutoConfig.from_pretrained(
+                self.job.model, local_files_only=True, trust_remote_code=trust
+            )
+            distributed.check_heads(config, self.options["tp"])
+            wanted.update(_sharded_load(self.options["tp"]))
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            self.job.model, local_files_only=True, trust_remote_code=trust, **wanted
         )
-        device = self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(device).eval()
+
+    def _alter(self, mesh: Any) -> None:
+        """What the options change in the loaded model; sharding comes after what needs it whole."""
+        if "quantization" in self.options:
+            layers = distributed.layers(self.model)
+            self.quantized = quantize.Emulation(self.model, layers, self.options["quantization"])
+        if "lm_head" in self.options:
+            _widen_head(self.model)
+        if "fsdp" in self.options:
+            distributed.shard(self.model, mesh, self.options.get("fsdp_mixed"))
+        if "cp" in self.options:
+            distributed.without_masks(self.model)
+        if self.options.get("compile"):
+            switches.compile_model(self.model)
+
+    # ------------------------------------------------------------ score
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
+        self.distribution = Distribution(options, self.scratch)
+        self.forward = forward.Forward(self.model, options)
+        self.forward.mesh = self.ring
 
     def encode(self, prompts: list[dict[str, Any]]) -> Any:
         raise NotImplementedError("the train side scores ids; the rollout engine encodes prompts")
@@ -59,90 +94,110 @@ class Worker:
         return None  # the rollout engine's tokenizer names the tokens
 
     def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
-        torch = self.torch
-        ids, mask, positions, starts = self._padded(sequences)
-        self._rows_seen.add(len(sequences))
-        more = {} if mask is None else {"attention_mask": mask, "position_ids": positions}
-        with torch.no_grad():
-            logits = self.model(input_ids=ids, use_cache=False, **more).logits
-        self._logits_dtype = str(logits.dtype)
-        logits = logits.float()  # whole, and the engine's own copy is let go
-        values = []
-        for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-            whole = logits[row, start : start + len(sequence)]
-            values.append(self._logprobs(whole, ids[row, start : start + len(sequence)]))
+        layout = self._layout(sequences, first).on(self.model.device)
+        values = [self.distribution.blank(len(ids)) for ids in sequences]
+        for column, logits in self.forward.pieces(layout, max(first)):
+            for s, (row, start) in enumerate(layout.places):
+                low, high = layout.told(s, column, logits.shape[1])
+                if low < high:
+                    told = logits[row, low - column : high - column]
+                    ids = layout.sequence(s)
+                    self.distribution.fill(values[s], told, ids, low - start + 1, first[s])
         return values
 
-    def _logprobs(self, logits: Any, ids: Any) -> wire.Values:
-        """(n, vocabulary) logits -> (n,): at t the value of token t given those before it."""
-        torch = self.torch
-        table = torch.log_softmax(logits[:-1], dim=-1)
-        values = wire.blank(len(ids))
-        values.logprobs[1:] = table.gather(1, ids[1:, None])[:, 0].cpu().numpy()
-        return values
+    def _layout(self, sequences: list[np.ndarray], first: list[int]) -> rows.Layout:
+        if self.request.get("cache", "none") != "none":
+            return rows.aligned(sequences, first)
+        packing = bool(self.request.get("packing"))
+        if packing and self._isolated is None:
+            self._isolated = not forward.packing_leaks(self.forward)
+            if not self._isolated:
+                raise ValueError("packing: in this model a packed sequence hears of the one before")
+        return rows.lay_out(sequences, self.request.get("padding"), packing)
 
-    def _padded(self, sequences: list[np.ndarray]) -> tuple[Any, Any, Any, list[int]]:
-        """ids (rows, longest), mask and positions (None for one row), each row's first column."""
-        torch = self.torch
-        if len(sequences) == 1:
-            alone = torch.as_tensor(sequences[0], dtype=torch.long, device=self.model.device)
-            return alone[None], None, None, [0]
-        longest = max(len(s) for s in sequences)
-        left = self.request.get("padding") == "left"
-        starts = [longest - len(s) if left else 0 for s in sequences]
-        ids = torch.zeros((len(sequences), longest), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-            ids[row, start : start + len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
-            mask[row, start : start + len(sequence)] = 1
-        device = self.model.device
-        self._padding_seen.add("left" if left else "right")
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        return ids.to(device), mask.to(device), positions.to(device), starts
+    # ------------------------------------------------------------ facts
 
     def facts(self) -> dict[str, Any]:
-        torch, model = self.torch, self.model
-        dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
-        short = {v: k for k, v in DTYPES.items()}
+        distributed.reshard(self.model)
+        seen, kernels = self.forward.seen, self._attention_kernels()
         facts = {
-            "observed": {
-                "dtype": "+".join(short.get(d, d) for d in dtypes),
-                "attention": model.config._attn_implementation,
-                "device": model.device.type,
-                **({"padding": "+".join(sorted(self._padding_seen))} if self._padding_seen else {}),
-            },
-            "attention_kernels": self._attention_kernels(),
-            "logits_dtype": (self._logits_dtype or "").removeprefix("torch."),
-            "logprob_space": "log_softmax over float32 logits, not temperature-scaled",
-            "rows_per_forward": sorted(self._rows_seen),
-            "device": _device_name(torch, model.device),
+            "observed": {**self._load_observed(), **self._request_observed(kernels)},
+            "attention_kernels": kernels,
+            "logits_dtype": "+".join(sorted(map(plain, seen.logits))),
+            "logprob_space": self.distribution.space(),
+            "rows_per_forward": sorted(seen.rows),
+            "sequences_per_row": sorted(seen.per_row),
+            "head_positions_most": max(seen.widths, default=0),
+            "kept_mass_mean": self.distribution.kept_mass,
+            "device": _device_name(self.model.device),
             "torch_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "tf32": torch.backends.cuda.matmul.allow_tf32,
-            "world_size": 1,
-            "model_class": type(model).__name__,
+            "compiled": switches.compiled(),
+            "world_size": distributed.world_size(),
+            "model_class": type(self.model).__name__,
             "versions": observe.versions(("torch", "transformers", "tokenizers", "accelerate")),
             "env": observe.switches(),
         }
-        self._rows_seen, self._padding_seen = set(), set()
+        if self.quantized is not None:
+            facts["quantization"] = self.quantized.about()
+        self.configure(self.request)  # what was seen belongs to the capture that ends here
         return facts
 
+    def _load_observed(self) -> dict[str, Any]:
+        model = self.model
+        found = {
+            **switches.observed(),
+            **distributed.observed(model, self.ring),
+            "dtype": distributed.weight_dtype(model, but_head="lm_head" in self.options),
+            "attention": model.config._attn_implementation,
+            "device": model.device.type,
+            "lm_head": short(model.get_output_embeddings().weight.dtype),
+            "quantization": "none" if self.quantized is None else self.quantized.observed(),
+        }
+        computed = self.forward.computed
+        if "fsdp_mixed" in self.options and computed != found["dtype"]:
+            found["fsdp_mixed"] = computed
+        return found
+
+    def _request_observed(self, kernels: list[str]) -> dict[str, Any]:
+        backend = forward.sdpa_backend(kernels)
+        named = {"sdpa_kernel": backend} if backend else {}
+        return {**self.forward.observed(), **self.distribution.applied, **named}
+
     def _attention_kernels(self) -> list[str]:
-        """The attention operators of one profiled four-token forward, taken after the capture."""
-        if self._kernels is None:
-            torch = self.torch
-            ids = torch.zeros((1, 4), dtype=torch.long, device=self.model.device)
-            with torch.no_grad(), torch.profiler.profile() as profile:
-                self.model(input_ids=ids, use_cache=False)
-            names = {event.key for event in profile.key_averages()}
-            marks = ("attention", "flash", "fmha", "softmax")
-            self._kernels = sorted(n for n in names if any(m in n.lower() for m in marks))
-        return self._kernels
+        """The attention operators of one short profiled pass, taken after the capture."""
+        modes = tuple(self.request.get(name) for name in ("sdpa_kernel", "autocast"))
+        if modes not in self._kernels:
+            # A compiled model keeps the shape it has: another one would compile it again.
+            shape = self.forward.shape if self.options.get("compile") else (1, 4)
+            ids = torch.zeros(shape, dtype=torch.long, device=self.model.device)
+            self._kernels[modes] = forward.attention_ops(self.forward, ids)
+        return self._kernels[modes]
 
     def close(self) -> None:
-        self.model = None
+        del self.model, self.forward
+        distributed.leave()
 
 
-def _device_name(torch: Any, device: Any) -> str:
+def _sharded_load(ranks: int) -> dict[str, Any]:
+    """from_pretrained's arguments for the model's own tensor parallel plan."""
+    return {
+        "distributed_config": transformers.distributed.DistributedConfig(
+            tp_size=ranks, tp_plan="auto"
+        )
+    }
+
+
+def _widen_head(model: Any) -> None:
+    """A float32 head of its own on a lower body; a tied embedding keeps its dtype and its bits."""
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().float().clone(), requires_grad=False)
+    if head.bias is not None:
+        head.bias = torch.nn.Parameter(head.bias.detach().float(), requires_grad=False)
+    head.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
+
+
+def _device_name(device: Any) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else observe.processor()
