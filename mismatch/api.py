@@ -28,15 +28,16 @@ from mismatch.model import Floor, Sampling
 from mismatch.study import read_study
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
+from mismatch.verbs.grid import of_study
 from mismatch.verbs.plan import chosen, plan_rows
-from mismatch.verbs.request import choose_paths, of_study, read_ids, single
+from mismatch.verbs.request import choose_paths, read_ids, single
 from mismatch.verbs.run import Notify
 from mismatch.verbs.run import capture as capture_cells
 from mismatch.verbs.run import run as run_request
 
 __all__ = [
-    "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo", "engines",
-    "failures", "gate", "import_dumps", "plan", "record", "report", "run", "run_study",
+    "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
+    "engines", "failures", "gate", "import_dumps", "plan", "record", "report", "run", "run_study",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -168,6 +169,18 @@ def compare(folder: str | Path) -> dict[str, Any]:
 def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
     """Compare two sealed traces, from wherever they were taken; they are copied into `out`."""
     return traces.compare_traces(Path(left), Path(right), Path(out))
+
+
+def attribute(folder: str | Path) -> dict[str, Any]:
+    """{"attributions": [...]} of a study's folder: which knob owns which share of the gap."""
+    found = check(Path(folder)).get("attributions")
+    if not found:
+        raise MismatchError(
+            "usage",
+            what=f"{folder} has no attribution.",
+            todo="Add [[attribute]] with left, right and path to the study file, and run it.",
+        )
+    return {"attributions": found}
 
 
 def report(folder: str | Path) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import mismatch
 from mismatch import api, store
-from mismatch.errors import INTERRUPTED, MismatchError
+from mismatch.errors import INTERRUPTED, NO_EVIDENCE, MismatchError
 from mismatch.progress import Progress
 from mismatch.report import tables
 
@@ -224,6 +224,18 @@ def import_(
 ) -> None:
     """Read log-probabilities that a trainer recorded; no engine is needed."""
     _show(api.import_dumps(format, files, out), out, json)
+
+
+@app.command()
+def attribute(folder: Folder, json: Json = False) -> None:
+    """The share of the gap that each knob owns, for the attributions that a study asks for."""
+    found = api.attribute(folder)
+    if json:
+        typer.echo(store.dump_json(found), nl=False)
+    else:
+        tables.attributions(found, OUT)
+    if any(not one["tokens"] for one in found["attributions"]):
+        raise typer.Exit(NO_EVIDENCE)
 
 
 @app.command()

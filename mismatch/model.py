@@ -266,6 +266,17 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributionSpec:
+    """Traces at the corners between two ends: bits (one a knob, 0 = left) -> trace id."""
+
+    id: str
+    knobs: tuple[str, ...]
+    left: str
+    right: str
+    corners: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class PairSpec:
     """Two captures to compare. Trace ids are `<condition>/<capture>`; left is the train side."""
 

@@ -324,9 +324,7 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
         made = [e for a in lefts for b in rights if a != b for e in _ends(a, b, paths, path)]
         if not made:
             at = f" on path {path}" if path else ""
-            raise _bad(
-                study.path, f"pair '{left}' against '{right}'{at} has nothing to compare"
-            )
+            raise _bad(study.path, f"pair '{left}' against '{right}'{at} has nothing to compare")
         found += [e for e in made if e not in found]
     return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))
 

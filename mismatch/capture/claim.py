@@ -12,11 +12,16 @@ from typing import Any
 
 from mismatch import store
 from mismatch.errors import MismatchError
-from mismatch.model import PairSpec
+from mismatch.model import AttributionSpec, PairSpec
 
 
 @contextmanager
-def claimed(root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]) -> Iterator[Path]:
+def claimed(
+    root: Path,
+    request: Mapping[str, Any],
+    pairs: Sequence[PairSpec],
+    attributions: Sequence[AttributionSpec] = (),
+) -> Iterator[Path]:
     """Hold `root` for this request; writes run.json on first use.
 
     An absent or empty folder is taken; one that holds the same request is resumed; anything else
@@ -24,6 +29,8 @@ def claimed(root: Path, request: Mapping[str, Any], pairs: Sequence[PairSpec]) -
     """
     root = root.absolute()  # guests stand in another folder
     plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
+    if attributions:
+        plan["attributions"] = [asdict(a) for a in attributions]
     _refuse_others(root, plan)
     try:
         (root / ".work").mkdir(parents=True, exist_ok=True)

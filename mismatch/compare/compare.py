@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
-from mismatch.compare.align import Tokens, align, read_tokens
+from mismatch.compare.align import Tokens, align
+from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
+from mismatch.compare.traces import Traces, trace_path, why_missing
 from mismatch.errors import MismatchError
-from mismatch.model import NO_IDS, UNSUPPORTED, PairSpec
+from mismatch.model import NO_IDS, PairSpec
 
 SEED = 0
 
@@ -21,6 +23,9 @@ def compare(root: Path) -> dict[str, Any]:
     run = read_run(root)
     pairs = [_compare_pair(root, spec, Traces(root)) for spec in pair_specs(run)]
     summary = {"schema": store.SCHEMA, "command": run["request"], "pairs": pairs}
+    attributions = attribute_all(root, run, SEED)
+    if attributions:
+        summary["attributions"] = attributions
     store.write_text(root / "summary.json", store.dump_json(summary))
     return summary
 
@@ -49,28 +54,6 @@ def pair_specs(run: Mapping[str, Any]) -> list[PairSpec]:
     if not all(isinstance(name, str) for name in names) or "request" not in run:
         raise MismatchError("artifact-changed", file="run.json", reason="it names no pairs")
     return specs
-
-
-def trace_path(root: Path, trace: str) -> Path:
-    return store.inside(root, "traces", *trace.split("/"))
-
-
-class Traces:
-    """The traces of one pair, each read once. Not kept for the next pair: memory must not grow with
-    the number of cells.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._read: dict[str, Tokens] = {}
-
-    def is_sealed(self, trace: str) -> bool:
-        return store.is_sealed(trace_path(self._root, trace))
-
-    def __getitem__(self, trace: str) -> Tokens:
-        if trace not in self._read:
-            self._read[trace] = read_tokens(trace_path(self._root, trace))
-        return self._read[trace]
 
 
 def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
@@ -134,7 +117,7 @@ def _head(spec: PairSpec) -> dict[str, Any]:
 def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
     """A pair without its traces stays in the summary, with the reason and no number."""
     empty = measure(*_nothing())
-    said = sorted((_why(root, t) for t in missing), key=lambda why: NO_IDS in why)
+    said = sorted((why_missing(root, t) for t in missing), key=lambda why: NO_IDS in why)
     reasons = [
         {"rung": "capture", "verdict": "fail", "evidence": why, "todo": _RERUN} for why in said
     ]
@@ -150,16 +133,6 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
 
     none = np.zeros(0, np.int32)
     return Aligned(none, none, none.astype(np.float32), none.astype(np.float32)), {}
-
-
-def _why(root: Path, trace: str) -> str:
-    error = store.inside(root, "failed", *trace.split("/"), "error.json")
-    if not error.is_file():
-        return f"{trace} was never captured"
-    found = store.read_json(error)
-    if found["boundary"] == UNSUPPORTED:
-        return f"{trace} is unsupported: {found['message']}"
-    return f"{trace} failed at {found['boundary']}: {found['message']}"
 
 
 def _sampled_by(root: Path, spec: PairSpec) -> str:
@@ -228,12 +201,24 @@ def check(root: Path) -> dict[str, Any]:
     pairs = _pairs_of(root, summary)
     if [p["id"] for p in pairs] != [s.id for s in specs]:
         raise _edited(root, "its pairs are not those of run.json")
+    _check_attributions(root, summary)
     for spec, pair in zip(specs, pairs, strict=True):
         folder = comparison_path(root, spec.id)
-        measured = _checked(root, folder) if store.is_sealed(folder) else None
+        measured = _checked(root, folder, "comparison") if store.is_sealed(folder) else None
         if (measured is None and pair["tokens"]) or (measured is not None and measured != pair):
             raise _edited(root, f"pair {spec.id} is not what its comparison says")
     return summary  # type: ignore[no-any-return]
+
+
+def _check_attributions(root: Path, summary: dict[str, Any]) -> None:
+    specs = attribution_specs(read_run(root))
+    found = summary.get("attributions", [])
+    if [a["id"] for a in found] != [s.id for s in specs]:
+        raise _edited(root, "its attributions are not those of run.json")
+    for one in (a for a in found if not a["missing"]):
+        folder = attribution_path(root, one["id"])
+        if _checked(root, folder, "attribution") != one:
+            raise _edited(root, f"attribution {one['id']} is not what its folder says")
 
 
 def _edited(root: Path, reason: str) -> MismatchError:
@@ -253,8 +238,8 @@ def _pairs_of(root: Path, summary: Any) -> list[dict[str, Any]]:
     return listed
 
 
-def _checked(root: Path, folder: Path) -> Any:
-    manifest = store.verified(folder, "comparison")
+def _checked(root: Path, folder: Path, kind: str) -> Any:
+    manifest = store.verified(folder, kind)
     for trace, expected in manifest["traces"].items():
         path = trace_path(root, trace)
         if not store.is_sealed(path) or store.sha256(path / store.MANIFEST) != expected:
@@ -262,4 +247,4 @@ def _checked(root: Path, folder: Path) -> Any:
                 "artifact-changed", file=path, reason=f"{folder.name} was made from another trace"
             )
         store.verified(path, "trace")
-    return store.read_json(folder / "comparison.json")
+    return store.read_json(folder / f"{kind}.json")

@@ -205,6 +205,12 @@ def linear(*weights: float) -> Smooth:
 MEAN = linear(1.0)
 
 
+def ratio(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a / b, from the means of (a, b)."""
+    a, b = np.moveaxis(means, -1, 0)
+    return a / b, np.stack([1 / b, -a / b**2], axis=-1)
+
+
 def variance(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of x, from the means of (x, x²); x is centred on the whole sample beforehand."""
     x, x2 = np.moveaxis(means, -1, 0)

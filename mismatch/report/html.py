@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from mismatch import __version__, store
-from mismatch.report import view, words
+from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
 from mismatch.report.glossary import about
@@ -68,6 +68,10 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     template = _environment().get_template("template.html.j2")
     return template.render(
         axis=Markup(strip_axis(axis)),
+        attributions=[(one, shares.waterfall(one)) for one in shares.shares_of(summary)],
+        share_cells=shares.cells,
+        share_head=shares.HEAD,
+        share_legend=shares.LEGEND,
         blocks=view.blocks(root, pairs, first),
         checks=[(check, where(ids, pairs)) for check, ids in grouped(pairs)],
         command=view.command_facts(summary),

@@ -10,6 +10,7 @@ from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
+from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
 from mismatch.report.words import NONE, clean, interval, number, why_no_interval
 
 #: A differing provenance row: name, left, right.
@@ -49,6 +50,7 @@ def markdown(
         "\n".join(_bold_head(line) for line in finding(summary)),
         _pair_table(pairs),
         _notes(pairs),
+        *_attributions(summary),
         _failed(failures),
         _checks(pairs),
         _breakdown(first),
@@ -123,6 +125,16 @@ def _notes(pairs: Sequence[Pair]) -> str:
         "sequences. A floor is the same side against itself: in another batch (batch), or once "
         f"more (repeat). Excess = k3 - (floor + floor) / 2. {said}".rstrip()
     )
+
+
+def _attributions(summary: Mapping[str, Any]) -> list[str]:
+    found = shares_of(summary)
+    blocks = []
+    for one in found:
+        rows = [[code(k.knob), *map(escape, cells(k)[1:])] for k in one.knobs]
+        title = f"### Which knob: {escape(one.title)}\n\n{escape(one.finding)}"
+        blocks.append(f"{title}\n\n{_table(HEAD, rows)}" if rows else title)
+    return [*blocks, escape(LEGEND)] if found else []
 
 
 def _failed(failures: Sequence[tuple[str, str]]) -> str:

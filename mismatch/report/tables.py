@@ -15,9 +15,10 @@ from mismatch.report.finding import finding, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.noise import Tone, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
+from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
 from mismatch.report.words import NONE, clean, interval, number
 
-__all__ = ["finding", "markdown", "terminal"]
+__all__ = ["attributions", "finding", "markdown", "terminal"]
 
 _STYLE: Mapping[Tone, str] = {
     "gap": "bold yellow",
@@ -39,11 +40,27 @@ def terminal(summary: Mapping[str, Any], console: Console) -> None:
         for pair in members:
             if noise(pair).tone == "broken":
                 console.print(Text(clean(f"{pair.path}: {noise(pair).reason}"), style="red"))
+    attributions(summary, console)
     for line in _legend(pairs):
         console.print(Text(line, style="dim"))
     for line in finding(summary):
         head, _, rest = line.partition(": ")
         console.print(Text.assemble((head + ": ", "bold"), rest))
+
+
+def attributions(summary: Mapping[str, Any], console: Console) -> None:
+    """Print a table for each attribution, its finding, and what the columns mean."""
+    found = shares_of(summary)
+    for one in found:
+        console.print(Text(clean(one.title), style="bold"))
+        table = Table(*HEAD, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for knob in one.knobs:
+            table.add_row(*(Text(clean(cell)) for cell in cells(knob)))
+        if one.knobs:
+            console.print(table)
+        console.print(Text(clean(one.finding), style="bold"))
+    if found:
+        console.print(Text(LEGEND + "\n", style="dim"))
 
 
 def _table(pairs: Sequence[Pair], wide: bool) -> Table:

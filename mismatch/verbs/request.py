@@ -1,8 +1,8 @@
-"""A request: what was asked (`run`, or a study), read and checked before any engine starts."""
+"""A request: what was asked, read and checked before any engine starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mismatch.errors import MismatchError, suggest
 from mismatch.model import (
     INFER_PATHS,
     TRAIN_PATH,
+    AttributionSpec,
     Condition,
     Corpus,
     Floor,
@@ -28,7 +29,7 @@ from mismatch.model import (
     Side,
     Task,
 )
-from mismatch.study import Study, default_pairs, pairs_of
+from mismatch.study import default_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Request:
     checkpoints: Mapping[str, Checkpoint]
     cells: tuple[Cell, ...]
     pairs: tuple[PairSpec, ...]
+    attributions: tuple[AttributionSpec, ...] = ()
     ids: Ids
     sampling: Sampling | None  # None: the ids are given
     trust_remote_code: bool
@@ -175,58 +177,6 @@ def single(
         trust_remote_code=trust_remote_code,
         timeout_s=timeout_s,
     )
-
-
-def of_study(study: Study) -> Request:
-    """A study's cells: those of its sides, and the corners that its attributions need."""
-    ids = read_ids(study.prompts, study.corpus, study.limit)
-    paths = choose_paths(study.paths, with_corpus=study.prompts is None)
-    cells = {c.condition.id: c for c in _cells(study, paths)}
-    ends = pairs_of(study, {i: c.paths for i, c in cells.items()})
-    sampling = None
-    if study.prompts is not None:
-        sampling = Sampling(study.samples, study.max_tokens, study.seed)
-    inspected = {name: inspect(folder) for name, folder in study.models.items()}
-    asked = {
-        "models": {name or "model": c.digest for name, c in inspected.items()},
-        "conditions": {i: c.condition.spec for i, c in cells.items()},
-        "paths": list(paths),
-        "repeats": study.repeats,
-        "floor": study.floor,
-        "ids": ids.digest,
-        "sampling": None
-        if sampling is None
-        else {**asdict(sampling), "drawn_by": study.rollout.id if study.rollout else None},
-        "trust_remote_code": study.trust_remote_code,
-    }
-    return Request(
-        asked={"verb": "study", **asked},
-        checkpoints=inspected,
-        cells=tuple(cells.values()),
-        pairs=tuple(plan.pair(e, study.repeats, study.floor) for e in ends),
-        ids=ids,
-        sampling=sampling,
-        trust_remote_code=study.trust_remote_code,
-        timeout_s=study.timeout_s,
-    )
-
-
-def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
-    """The condition that draws the ids first; only it has a path rollout (given ids: recorded)."""
-    for condition in sorted(study.sides["infer"], key=lambda c: c != study.rollout):
-        drawn = study.rollout in (None, condition)
-        own = tuple(p for p in paths if drawn or p != "rollout")
-        if not own:
-            raise MismatchError(
-                "bad-study",
-                file=study.path,
-                reason=f"{condition.id} has no path: another condition draws the ids",
-                hint_extra=" Add decode or prefill to paths.",
-            )
-        yield Cell(condition, "infer", own, study.repeats, study.floor, refusal(condition))
-    for condition in study.sides["train"]:
-        reason = refusal(condition)
-        yield Cell(condition, "train", (TRAIN_PATH,), study.repeats, study.floor, reason)
 
 
 def choose_paths(paths: Sequence[str] | None, with_corpus: bool) -> tuple[str, ...]:

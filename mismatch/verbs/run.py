@@ -22,7 +22,7 @@ def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
     request.check_engines(request.cells, out)
-    with claimed(out, request.asked, request.pairs) as root:
+    with claimed(out, request.asked, request.pairs, request.attributions) as root:
         for cell in (c for c in request.cells if c.refused):
             captures.store_refused(root, request.tasks(cell), cell.refused or "")
         _capture(root, request, orders(request, request.cells), request.ids.corpus, notify)
@@ -35,7 +35,7 @@ def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify
     request.check_engines(cells, out)
     for cell in (c for c in cells if c.refused):
         raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
-    with claimed(out, request.asked, request.pairs) as root:
+    with claimed(out, request.asked, request.pairs, request.attributions) as root:
         corpus = request.ids.corpus or _drawn(root, request)
         if corpus is None and not any("rollout" in c.paths for c in cells):
             first = next(c for c in request.cells if "rollout" in c.paths)

@@ -15,7 +15,7 @@ LAYERS = [
     {"model"},
     {"store", "wire"},
     {"engines"},
-    {"study"},
+    {"study", "corners"},
     {"corpus", "capture", "compare", "report", "gate"},
     {"verbs"},
     {"api"},

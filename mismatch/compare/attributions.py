@@ -1,0 +1,56 @@
+"""A run folder's corners -> attributions/<id>/, as run.json names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mismatch import store
+from mismatch.compare.align import align
+from mismatch.compare.attribute import attribute, gathered
+from mismatch.compare.traces import Traces, trace_path, why_missing
+from mismatch.errors import MismatchError
+from mismatch.model import AttributionSpec
+
+
+def attribution_specs(run: Mapping[str, Any]) -> list[AttributionSpec]:
+    """The attributions of run.json, whose shape is checked: nothing seals that file."""
+    try:
+        return [AttributionSpec(**a) for a in run.get("attributions", [])]
+    except TypeError as reason:
+        raise MismatchError("artifact-changed", file="run.json", reason=reason) from None
+
+
+def attribute_all(root: Path, run: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Every attribution, sealed; one whose corners are not all there says which are missing."""
+    return [_attribute(root, spec, seed) for spec in attribution_specs(run)]
+
+
+def attribution_path(root: Path, name: str) -> Path:
+    return store.inside(root, "attributions", name)
+
+
+def _attribute(root: Path, spec: AttributionSpec, seed: int) -> dict[str, Any]:
+    traces = Traces(root)
+    head = {
+        "id": spec.id,
+        "left": spec.left,
+        "right": spec.right,
+        "corners": dict(spec.corners),
+    }
+    missing = [t for t in dict.fromkeys(spec.corners.values()) if not traces.is_sealed(t)]
+    if missing:
+        reasons = [why_missing(root, t) for t in missing]
+        return {**head, "missing": reasons, "tokens": 0, "sequences": 0, "knobs": []}
+    left = traces[spec.corners["0" * len(spec.knobs)]]
+    corners = {bits: align(left, traces[trace]) for bits, trace in spec.corners.items()}
+    found = {**head, "missing": [], **attribute(gathered(spec.knobs, corners), seed=seed)}
+    hashes = {t: store.sha256(trace_path(root, t) / store.MANIFEST) for t in spec.corners.values()}
+
+    def fill(aside: Path) -> None:
+        (aside / "attribution.json").write_text(store.dump_json(found), encoding="utf-8")
+
+    about = {"kind": "attribution", "traces": hashes}
+    store.seal(attribution_path(root, spec.id), fill, about, replace=True)
+    return found

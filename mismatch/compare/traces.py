@@ -1,0 +1,41 @@
+"""The sealed traces of a run folder, by trace id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mismatch import store
+from mismatch.compare.align import Tokens, read_tokens
+from mismatch.model import UNSUPPORTED
+
+
+def trace_path(root: Path, trace: str) -> Path:
+    return store.inside(root, "traces", *trace.split("/"))
+
+
+class Traces:
+    """The traces of one pair, each read once. Not kept for the next pair: memory must not grow with
+    the number of cells.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, Tokens] = {}
+
+    def is_sealed(self, trace: str) -> bool:
+        return store.is_sealed(trace_path(self._root, trace))
+
+    def __getitem__(self, trace: str) -> Tokens:
+        if trace not in self._read:
+            self._read[trace] = read_tokens(trace_path(self._root, trace))
+        return self._read[trace]
+
+
+def why_missing(root: Path, trace: str) -> str:
+    error = store.inside(root, "failed", *trace.split("/"), "error.json")
+    if not error.is_file():
+        return f"{trace} was never captured"
+    found = store.read_json(error)
+    if found["boundary"] == UNSUPPORTED:
+        return f"{trace} is unsupported: {found['message']}"
+    return f"{trace} failed at {found['boundary']}: {found['message']}"

@@ -1,0 +1,140 @@
+"""Attributions as a person reads them: rows for the tables, one sentence, and the waterfall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mismatch.report.pairs import Estimate, estimate
+from mismatch.report.words import NONE, count, interval, number, sample_size
+
+#: What the numbers are, below every table.
+LEGEND = (
+    "Share: <phi, d> / <d, d>, phi the knob's Shapley effect on each token (nats); shares sum to "
+    "100%, and one may be negative or above 100%. Alone: the same with this knob toggled alone "
+    "from the left end, and its k3. Interaction = share - alone. Intervals: 95%, bootstrap over "
+    "sequences."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One knob of one attribution."""
+
+    knob: str
+    share: Estimate
+    alone: Estimate
+    interaction: Estimate
+    alone_k3: Estimate
+    rank: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """One attribution: what it is between, on how much, and its knobs, largest share first."""
+
+    id: str
+    title: str
+    finding: str
+    knobs: list[Share]
+    missing: list[str]
+
+
+def shares_of(summary: Mapping[str, Any]) -> list[Shares]:
+    """The attributions of a summary; none where the study asked for none."""
+    return [_shares(raw) for raw in summary.get("attributions") or []]
+
+
+def _shares(raw: Mapping[str, Any]) -> Shares:
+    knobs = [_share(k) for k in raw["knobs"]]
+    size = sample_size(raw["tokens"], raw["sequences"])
+    title = f"{raw['id']}: {raw['left']} to {raw['right']} ({size})"
+    return Shares(raw["id"], title, _finding(raw, knobs), knobs, list(raw["missing"]))
+
+
+def _share(raw: Mapping[str, Any]) -> Share:
+    resolved = raw["resolved_from_next"]
+    rank = {True: "above the next", False: "not resolved from the next"}.get(resolved, "")
+    return Share(
+        knob=raw["knob"],
+        share=estimate(raw["share"]),
+        alone=estimate(raw["alone_share"]),
+        interaction=estimate(raw["interaction"]),
+        alone_k3=estimate(raw["alone_k3"]),
+        rank=rank,
+    )
+
+
+def _finding(raw: Mapping[str, Any], knobs: Sequence[Share]) -> str:
+    if raw["missing"]:
+        return f"No evidence: {count(len(raw['missing']), 'corner')} missing; {raw['missing'][0]}."
+    if not knobs or knobs[0].share.value is None:
+        return "No evidence: the two ends do not differ on any token."
+    first = knobs[0]
+    gap = estimate(raw["gap"]["k3"])
+    said = f"{first.knob} owns {percent(first.share)} of the gap (k3 = {number(gap.value)} nats)"
+    if first.rank.startswith("not"):
+        said += f", not resolved from {knobs[1].knob}"
+    inert = [k.knob for k in knobs if k.share.value == 0 and k.alone_k3.value == 0]
+    dropped = f"; {count(raw['dropped'], 'token')} not finite, left out" if raw["dropped"] else ""
+    none = f"; {', '.join(inert)} changes no bit" if inert else ""
+    how = "" if raw["method"] == "shapley" else "; one path, not all orders: too many knobs"
+    return f"{said}{none}{dropped}{how}."
+
+
+def percent(found: Estimate) -> str:
+    """`71.2% [64.0, 77.9]`."""
+    if found.value is None:
+        return NONE
+    if found.low is None or found.high is None:
+        return f"{100 * found.value:.1f}%"
+    return f"{100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+HEAD = ("knob", "share of the gap", "alone", "interaction", "k3 alone (nats)", "rank")
+
+
+def cells(share: Share) -> list[str]:
+    """A knob's row under HEAD."""
+    alone = f"{number(share.alone_k3.value)} {interval(share.alone_k3)}"
+    shown = [percent(e) for e in (share.share, share.alone, share.interaction)]
+    return [share.knob, *shown, alone, share.rank]
+
+
+# ---------------------------------------------------------------- the waterfall
+
+_ROW, _LEFT, _WIDTH = 26, 26.0, 52.0  # pixels, percent, percent
+
+_BAR = Markup(
+    '<rect class="{}" x="{:.2f}%" width="{:.2f}%" y="{:.1f}" height="14"><title>{}</title></rect>'
+)
+_LINE = Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="{:.1f}" y2="{:.1f}"/>')
+_TEXT = Markup('<text class="{}" x="{:.2f}%" y="{:.1f}">{}</text>')
+
+
+def waterfall(shares: Shares) -> Markup:
+    """Each knob's share as a step from 0 to the whole gap; a negative one steps back."""
+    steps = [k.share.value or 0.0 for k in shares.knobs]
+    ends = [sum(steps[: k + 1]) for k in range(len(steps))]
+    low, high = min([0.0, *ends]), max([1.0, *ends])
+
+    def at(x: float) -> float:
+        return _LEFT + _WIDTH * (x - low) / (high - low)
+
+    height = _ROW * (len(steps) + 1)
+    parts = [_LINE.format("grid", at(x), at(x), 0, height - 8) for x in (0.0, 1.0)]
+    for row, (knob, step, end) in enumerate(zip(shares.knobs, steps, ends, strict=True)):
+        y = row * _ROW + 4
+        start, stop = sorted((at(end - step), at(end)))
+        kind = "bar neg" if step < 0 else "bar pos"
+        parts.append(_TEXT.format("tick start", 0, y + 11, knob.knob))
+        parts.append(_BAR.format(kind, start, max(stop - start, 0.15), y, percent(knob.share)))
+        parts.append(_TEXT.format("tick start", _LEFT + _WIDTH + 1, y + 11, percent(knob.share)))
+    label = f"waterfall of {shares.title}: " + ", ".join(
+        f"{k.knob} {percent(k.share)}" for k in shares.knobs
+    )
+    svg = Markup('<svg class="plot" height="{}" role="img" aria-label="{}">{}</svg>')
+    return svg.format(height, label, Markup("").join(parts))

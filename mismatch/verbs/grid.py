@@ -1,0 +1,139 @@
+"""A study as a request: the cells of its sides, and the corners that its attributions need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import NoReturn
+
+from mismatch.capture import plan
+from mismatch.capture.checkpoint import inspect
+from mismatch.corners import End, corners, knobs_of
+from mismatch.errors import MismatchError, suggest
+from mismatch.model import (
+    INFER_PATHS,
+    TRAIN_PATH,
+    AttributionSpec,
+    Condition,
+    Sampling,
+    side_of,
+)
+from mismatch.study import Attribution, Study, pairs_of
+from mismatch.verbs.request import Cell, Request, choose_paths, read_ids, refusal
+
+
+def of_study(study: Study) -> Request:
+    """A study's cells: those of its sides, and the corners that its attributions need."""
+    ids = read_ids(study.prompts, study.corpus, study.limit)
+    paths = choose_paths(study.paths, with_corpus=study.prompts is None)
+    cells = list(_cells(study, paths))
+    ends = pairs_of(study, {c.condition.id: c.paths for c in cells})
+    attributions = tuple(_attribution(study, wanted, cells) for wanted in study.attributions)
+    sampling = None
+    if study.prompts is not None:
+        sampling = Sampling(study.samples, study.max_tokens, study.seed)
+    inspected = {name: inspect(folder) for name, folder in study.models.items()}
+    asked = {
+        "models": {name or "model": c.digest for name, c in inspected.items()},
+        "conditions": {c.condition.id: c.condition.spec for c in cells},
+        "paths": list(paths),
+        "repeats": study.repeats,
+        "floor": study.floor,
+        "ids": ids.digest,
+        "sampling": None
+        if sampling is None
+        else {**asdict(sampling), "drawn_by": study.rollout.id if study.rollout else None},
+        "trust_remote_code": study.trust_remote_code,
+    }
+    return Request(
+        asked={"verb": "study", **asked},
+        checkpoints=inspected,
+        cells=tuple(cells),
+        pairs=tuple(plan.pair(e, study.repeats, study.floor) for e in ends),
+        attributions=attributions,
+        ids=ids,
+        sampling=sampling,
+        trust_remote_code=study.trust_remote_code,
+        timeout_s=study.timeout_s,
+    )
+
+
+def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
+    """The condition that draws the ids first; only it has a path rollout (given ids: recorded)."""
+    for condition in sorted(study.sides["infer"], key=lambda c: c != study.rollout):
+        drawn = study.rollout in (None, condition)
+        own = tuple(p for p in paths if drawn or p != "rollout")
+        if not own:
+            raise MismatchError(
+                "bad-study",
+                file=study.path,
+                reason=f"{condition.id} has no path: another condition draws the ids",
+                hint_extra=" Add decode or prefill to paths.",
+            )
+        yield Cell(condition, "infer", own, study.repeats, study.floor, refusal(condition))
+    for condition in study.sides["train"]:
+        reason = refusal(condition)
+        yield Cell(condition, "train", (TRAIN_PATH,), study.repeats, study.floor, reason)
+
+
+def _attribution(study: Study, wanted: Attribution, cells: list[Cell]) -> AttributionSpec:
+    """The corners of an attribution; those that are no cell of the study yet become one."""
+    ends = [_end(study, wanted, c) for c in (wanted.left, wanted.right)]
+    knobs = _knobs(study, wanted, ends[0], ends[1])
+    refused, traces = [], {}
+    for name, corner in corners(ends[0], ends[1], knobs).items():
+        cell = _add_corner(cells, corner)
+        if cell.refused:
+            refused.append(f"{cell.condition.id} ({cell.refused})")
+        traces[name] = f"{cell.condition.id}/{corner.path}-1"
+    if refused:
+        which = "; ".join(dict.fromkeys(refused))
+        _bad_study(study, f"attribution '{wanted.id}' needs corners that cannot run here: {which}")
+    left, right = (e.condition.id for e in ends)
+    return AttributionSpec(wanted.id, tuple(knobs), left, right, traces)
+
+
+def _bad_study(study: Study, reason: str, hint: str = "") -> NoReturn:
+    raise MismatchError("bad-study", file=study.path, reason=reason, hint_extra=hint)
+
+
+def _end(study: Study, wanted: Attribution, condition: Condition) -> End:
+    if condition in study.sides["train"]:
+        return End(condition, TRAIN_PATH)
+    if wanted.path not in INFER_PATHS[1:]:
+        hint = f" Paths: {', '.join(INFER_PATHS[1:])}.{suggest(wanted.path, INFER_PATHS[1:])}"
+        _bad_study(study, f"attribution '{wanted.id}' has the path '{wanted.path}'", hint)
+    return End(condition, wanted.path)
+
+
+def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str]:
+    """The knobs asked for, which must be all in which the ends differ; an option that only one
+    engine has may be made a knob of its own."""
+    found = knobs_of(left, right)
+    if not found:
+        _bad_study(study, f"the ends of attribution '{wanted.id}' do not differ")
+    if wanted.knobs is None:
+        return found
+    missing = [k for k in found if k not in wanted.knobs]
+    if missing:
+        what = f"leaves out {', '.join(missing)}, in which its ends differ too"
+        _bad_study(study, f"attribution '{wanted.id}' {what}")
+    given = {**left.condition.options, **right.condition.options}
+    unknown = [k for k in wanted.knobs if k not in found and k not in given]
+    if unknown:
+        hint = f" Knobs: {', '.join([*found, *given])}.{suggest(unknown[0], [*found, *given])}"
+        _bad_study(study, f"attribution '{wanted.id}' has no knob '{unknown[0]}'", hint)
+    return list(wanted.knobs)
+
+
+def _add_corner(cells: list[Cell], corner: End) -> Cell:
+    """The cell whose condition is the corner's, or a new one, taken on this path alone."""
+    key = (corner.condition.engine, corner.condition.options)
+    side = side_of(corner.path)
+    for at, cell in enumerate(cells):
+        if (cell.condition.engine, cell.condition.options) == key and cell.side == side:
+            if corner.path not in cell.paths:
+                cells[at] = replace(cell, paths=(*cell.paths, corner.path))
+            return cells[at]
+    cells.append(Cell(corner.condition, side, (corner.path,), 1, "none", refusal(corner.condition)))
+    return cells[-1]
