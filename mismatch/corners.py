@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mismatch.engines import find
 from mismatch.engines.base import Engine
-from mismatch.model import TRAIN_PATH, Condition, OptionValue
+from mismatch.model import TRAIN_PATH, Condition, Option, OptionValue
 
 SHAPLEY_KNOBS = 4
 ENGINE = "engine"
@@ -45,11 +45,19 @@ def _place(end: End) -> tuple[str, bool]:
 
 
 def _shared(left: End, right: End) -> list[str]:
-    """Options given at an end that both engines accept. arg.NAME belongs to one engine only."""
+    """Options given at an end that both engines accept, with the same values to choose from
+    (attention has other names in each). arg.NAME belongs to one engine only.
+    """
     given = {*left.condition.options, *right.condition.options} - {"python"}
     if left.condition.engine == right.condition.engine:
         return sorted(given)
-    return sorted(n for n in given if left.engine.option(n) and right.engine.option(n))
+    return sorted(n for n in given if _same(left.engine.option(n), right.engine.option(n)))
+
+
+def _same(one: Option | None, other: Option | None) -> bool:
+    if one is None or other is None:
+        return False
+    return (one.kind, one.choices, one.scope) == (other.kind, other.choices, other.scope)
 
 
 def _value(end: End, name: str) -> OptionValue | None:
