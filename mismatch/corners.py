@@ -84,16 +84,12 @@ def corners(left: End, right: End, knobs: Sequence[str]) -> Mapping[str, End]:
 def _corner(left: End, right: End, at: Mapping[str, str]) -> End:
     """The engine's own options come from the end that has it, a knob's from where it stands."""
     base = right if at.get(ENGINE, "0") == "1" else left
-    options = dict(base.condition.options)
-    for name in _shared(left, right):
-        options.pop(name, None)
-    for name in (n for n in at if n != ENGINE):
-        options.pop(name, None)
-        value = _value(right if at[name] == "1" else left, name)
-        if value is not None and base.engine.option(name):
-            options[name] = value
-    for name in (n for n in _shared(left, right) if n not in at):
-        value = _value(left, name)  # no knob: both ends agree on it
-        if value is not None:
+    shared = _shared(left, right)
+    options = {n: v for n, v in base.condition.options.items() if n not in shared and n not in at}
+    for name in (n for n in [*shared, *at] if n != ENGINE):
+        stands = right if at.get(name, "0") == "1" else left  # no knob: both ends agree on it
+        value = _value(stands, name)
+        known = name in shared or stands.condition.engine == base.condition.engine
+        if value is not None and known:
             options[name] = value
     return End(Condition(base.condition.engine, options), base.path)

@@ -40,9 +40,12 @@ def world_size() -> int:
 
 
 def layers(model: Any) -> list[Any]:
-    """The decoder layers, by the class names that the model says must not be split."""
+    """The decoder layers, by the class names that the model says must not be split.
+
+    FSDP makes each layer's class a subclass of what it was.
+    """
     names = set(model._no_split_modules or ())
-    found = [m for m in model.modules() if type(m).__name__ in names]
+    found = [m for m in model.modules() if names & {kind.__name__ for kind in type(m).__mro__}]
     if not found:
         raise ValueError(f"{type(model).__name__} does not name its decoder layers")
     return found
