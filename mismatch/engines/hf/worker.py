@@ -118,8 +118,8 @@ class Worker:
     # ------------------------------------------------------------ facts
 
     def facts(self) -> dict[str, Any]:
-        distributed.reshard(self.model)
         seen, kernels = self.forward.seen, self._attention_kernels()
+        distributed.reshard(self.model)
         facts = {
             "observed": {**self._load_observed(), **self._request_observed(kernels)},
             "attention_kernels": kernels,
@@ -148,7 +148,7 @@ class Worker:
     def _load_observed(self) -> dict[str, Any]:
         model = self.model
         found = {
-            **switches.observed(),
+            **switches.observed(model),
             **distributed.observed(model, self.ring),
             "dtype": distributed.weight_dtype(model, but_head="lm_head" in self.options),
             "attention": model.config._attn_implementation,
