@@ -20,7 +20,9 @@ from mismatch.engines import guest
 
 
 def bare_hf(worker: Any, ids: list[list[int]], first: list[int]) -> dict[str, Callable[[], None]]:
-    torch, model = worker.torch, worker.model
+    import torch
+
+    model = worker.model
 
     def score() -> None:
         with torch.no_grad():
