@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import mismatch
 from mismatch import api, store
@@ -161,7 +161,7 @@ def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
     if json:
         typer.echo(store.dump_json(found), nl=False)
         return
-    table = Table("cell", "side", "load", "ranks", "sealed", "status")
+    table = Table(Column("cell", overflow="fold"), "side", "load", "ranks", "sealed", "status")
     for row in found["cells"]:
         load = "" if row["load"] is None else str(row["load"])
         sealed = f"{row['sealed']} of {len(row['captures'])}"

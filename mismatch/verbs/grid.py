@@ -61,8 +61,8 @@ def of_study(study: Study) -> Request:
 def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
     """The condition that draws the ids first; only it has a path rollout (given ids: recorded)."""
     for condition in sorted(study.sides["infer"], key=lambda c: c != study.rollout):
-        drawn = study.rollout in (None, condition)
-        own = tuple(p for p in paths if drawn or p != "rollout")
+        draws = condition == study.rollout
+        own = tuple(p for p in paths if draws or study.rollout is None or p != "rollout")
         if not own:
             raise MismatchError(
                 "bad-study",
@@ -70,7 +70,8 @@ def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
                 reason=f"{condition.id} has no path: another condition draws the ids",
                 hint_extra=" Add decode or prefill to paths.",
             )
-        yield Cell(condition, "infer", own, study.repeats, study.floor, refusal(condition))
+        reason = refusal(condition)
+        yield Cell(condition, "infer", own, study.repeats, study.floor, reason, draws)
     for condition in study.sides["train"]:
         reason = refusal(condition)
         yield Cell(condition, "train", (TRAIN_PATH,), study.repeats, study.floor, reason)

@@ -55,7 +55,10 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One condition of a request: the paths it is taken on, and how often."""
+    """One condition of a request: the paths it is taken on, and how often.
+
+    draws: it samples the ids that all others replay. refused: why this machine cannot run it.
+    """
 
     condition: Condition
     side: Side
@@ -63,6 +66,7 @@ class Cell:
     repeats: int
     floor: Floor
     refused: str | None = None
+    draws: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +99,13 @@ class Request:
         return self.checkpoints[str(condition.options.get("model", ""))]
 
     def tasks(self, cell: Cell) -> list[Task]:
-        """The captures of a cell."""
-        engine = find(cell.condition.engine)
-        return plan.tasks(
-            engine, cell.condition, cell.paths, cell.repeats, cell.floor, self.sequences
-        )
+        """The captures of a cell; who draws the ids rolls out, whether or not it is compared."""
+        condition, engine = cell.condition, find(cell.condition.engine)
+        known = (engine, condition, cell.paths, cell.repeats, cell.floor, self.sequences)
+        found = plan.tasks(*known)
+        if cell.draws and "rollout" not in cell.paths:
+            found = [*plan.tasks(engine, condition, ["rollout"], 1, "none", self.sequences), *found]
+        return found
 
     def check(self) -> None:
         """Refuse what cannot work, in the order a user would want to hear it."""
@@ -151,7 +157,7 @@ def single(
             raise MismatchError("condition-refused", condition=condition.spec, reason=reason)
     checkpoint = inspect(model)
     cells = (
-        Cell(infer, "infer", paths, repeats, floor),
+        Cell(infer, "infer", paths, repeats, floor, draws=sampling is not None),
         Cell(train, "train", (TRAIN_PATH,), repeats, floor),
     )
     ends = default_pairs([train], [infer], {infer.id: paths})

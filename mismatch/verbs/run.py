@@ -37,8 +37,8 @@ def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify
         raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
     with claimed(out, request.asked, request.pairs, request.attributions) as root:
         corpus = request.ids.corpus or _drawn(root, request)
-        if corpus is None and not any("rollout" in c.paths for c in cells):
-            first = next(c for c in request.cells if "rollout" in c.paths)
+        if corpus is None and not any(c.draws for c in cells):
+            first = next(c for c in request.cells if c.draws)
             raise MismatchError(
                 "needs-rollout", cell=cells[0].condition.id, drawn_by=first.condition.id
             )
@@ -48,11 +48,9 @@ def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify
 
 def _drawn(root: Path, request: Request) -> Corpus | None:
     """The ids of a rollout that is sealed already."""
-    for cell in request.cells:
-        for task in request.tasks(cell):
-            if task.capture.path == "rollout":
-                return captures.drawn_corpus(root, task)
-    return None
+    tasks = [t for c in request.cells if c.draws for t in request.tasks(c)]
+    rollout = next((t for t in tasks if t.capture.path == "rollout"), None)
+    return None if rollout is None else captures.drawn_corpus(root, rollout)
 
 
 def orders(request: Request, cells: tuple[Cell, ...]) -> list[captures.Order]:

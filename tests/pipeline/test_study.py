@@ -98,6 +98,71 @@ def test_machines_share_a_study_cell_by_cell(study: Path, tmp_path: Path, probe:
     assert same[0] == same[1]
 
 
+def test_ids_are_drawn_even_where_the_rollout_is_not_compared(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """With prompts and path decode alone the first infer condition still rolls out."""
+    study.write_text(GRID.replace('["rollout", "decode"]', '["decode"]'))
+    summary = api.run_study(study, tmp_path / "o")
+    assert {p["path"] for p in summary["pairs"]} == {"decode"}
+    assert all(p["tokens"] for p in summary["pairs"])
+    words = ["--model", "ckpt", "--train", "toy", "--infer", "toy", "--prompts", "prompts.jsonl"]
+    assert probe("run", *words, "--paths", "decode", "--max-tokens", 5, "--out", "r").code == 0
+
+
+ENDS = """
+[[condition]]
+side = "train"
+id = "left"
+spec = "toy:dtype=fp16,noise=0.05"
+[[attribute]]
+left = "left"
+right = "toy-fp64-batch1"
+path = "decode"
+"""
+
+
+def test_an_attribution_replays_its_corners_and_is_checked(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """Corners become cells; shares sum to 1; an edited attribution is not believed; no corners, no
+    evidence.
+    """
+    study.write_text(GRID + ENDS)
+    assert probe("run", "grid.toml").code == 0
+    found = probe("attribute", "grid-out", "--json")
+    assert found.code == 0
+    (one,) = found.json["attributions"]
+    assert sorted(k["knob"] for k in one["knobs"]) == ["batch", "dtype", "engine", "noise"]
+    assert abs(sum(k["share"]["value"] for k in one["knobs"]) - 1) < 1e-9
+    assert len(one["corners"]) == 16 and one["tokens"] == 90
+    assert "owns" in (tmp_path / "grid-out" / "report.md").read_text()
+    folder = tmp_path / "grid-out" / "attributions" / "attribution" / "attribution.json"
+    folder.write_text(folder.read_text().replace('"dropped": 0', '"dropped": 1'))
+    assert probe("attribute", "grid-out").code == 2
+    assert probe("report", "grid-out").code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('right = "toy-fp64-batch1"', 'right = "left"'), "do not differ"),
+        (('path = "decode"', 'path = "decoed"'), "Did you mean 'decode'"),
+        (('path = "decode"', 'path = "decode"\nknobs = ["engine"]'), "leaves out batch, dtype"),
+        (
+            ('path = "decode"',
+             'path = "decode"\nknobs = ["engine", "batch", "dtype", "noise", "nose"]'),
+            "no knob 'nose'",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_attributions(study: Path, probe: Probe, change: tuple[str, str], says: str) -> None:
+    """Ends that do not differ, a wrong path or knob: exit 2 and one sentence."""
+    study.write_text(GRID + ENDS.replace(*change))
+    done = probe("plan", "grid.toml")
+    assert done.code == 2 and says in done.err, done.err
+
+
 def test_a_study_says_everything_itself(study: Path, probe: Probe) -> None:
     """Options beside a study file, and a run with neither, are usage errors."""
     beside = probe("run", "grid.toml", "--train", "toy")
