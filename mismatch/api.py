@@ -23,6 +23,7 @@ from mismatch.compare.compare import check
 from mismatch.compare.metrics import METRICS
 from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
+from mismatch.engines.base import SHARED
 from mismatch.errors import MismatchError
 from mismatch.model import Floor, Sampling
 from mismatch.study import read_study
@@ -37,7 +38,8 @@ from mismatch.verbs.run import run as run_request
 
 __all__ = [
     "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
-    "engines", "failures", "gate", "import_dumps", "plan", "record", "report", "run", "run_study",
+    "engine_options", "engines", "failures", "gate", "import_dumps", "plan", "record", "report",
+    "run", "run_study",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -205,6 +207,15 @@ def gate(
 def engines() -> list[environment.Status]:
     """Each engine: its interpreter and versions, or why it cannot run and what to do."""
     return [environment.status(engine) for engine in ENGINES.values()]
+
+
+def engine_options(name: str) -> list[dict[str, str]]:
+    """Each option of an engine: option, takes, scope (load or request), help."""
+    options = {**find(name).options, **SHARED}
+    return [
+        {"option": key, "takes": o.takes, "scope": o.scope, "help": o.help}
+        for key, o in options.items()
+    ]
 
 
 def build_engine(name: str, say: Callable[[str], None] = lambda text: None) -> Path:

@@ -284,6 +284,21 @@ def engines(context: typer.Context, json: Json = False) -> None:
     OUT.print(table)
 
 
+@engines_app.command("options")
+def engines_options(name: str, json: Json = False) -> None:
+    """Every option of one engine: what it takes, and whether it needs a load of its own."""
+    found = api.engine_options(name)
+    if json:
+        typer.echo(store.dump_json({"engine": name, "options": found}), nl=False)
+        return
+    table = Table("option", Column("takes", overflow="fold"), "of", "what it is")
+    for row in found:
+        table.add_row(*(escape(row[key]) for key in ("option", "takes", "scope", "help")))
+    OUT.print(table)
+    OUT.print("of: load = an engine of its own; request = may share a load. "
+              "arg.NAME=VALUE goes to the engine's constructor.")  # fmt: skip
+
+
 @engines_app.command("build")
 def engines_build(name: str) -> None:
     """Build and cache an environment for one engine (hf and vllm share theirs on a CPU)."""
