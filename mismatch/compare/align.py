@@ -17,6 +17,7 @@ class Tokens:
     """A trace's tokens.parquet as columns, one row for each position of each sequence.
 
     logprob: float32 nats, meaningless where `scored` is false, NaN where the engine said NaN.
+    entropy: float32 nats likewise; None where it was not captured.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Tokens:
     token_id: np.ndarray
     logprob: np.ndarray
     scored: np.ndarray
+    entropy: np.ndarray | None = None
 
 
 def read_tokens(folder: Path) -> Tokens:
@@ -32,6 +34,7 @@ def read_tokens(folder: Path) -> Tokens:
     store.verified(folder, "trace")
     table = store.read_table(folder / "tokens.parquet")
     column = table["logprob"].combine_chunks()
+    entropy = table["entropy"].combine_chunks() if "entropy" in table.column_names else None
     return Tokens(
         f"{folder.parent.name}/{folder.name}",
         table["sequence_id"].to_numpy(),
@@ -39,6 +42,7 @@ def read_tokens(folder: Path) -> Tokens:
         table["token_id"].to_numpy(),
         column.fill_null(0.0).to_numpy(zero_copy_only=False),
         ~column.is_null().to_numpy(zero_copy_only=False),
+        None if entropy is None else entropy.fill_null(0.0).to_numpy(zero_copy_only=False),
     )
 
 

@@ -112,7 +112,7 @@ def _measured(corners: Corners, seed: int, resamples: int) -> dict[str, Any]:
     found = stats.bootstrap_t(wanted, seed=seed, resamples=resamples)
     knobs = [_knob(corners.knobs[k], k, found) for k in order]
     residual = float(np.abs(effects.sum(axis=0) - d).max())
-    return {"gap": {"k3": _json(found["gap", 0])}, "knobs": knobs, "residual": residual}
+    return {"gap": {"k3": stats.as_json(found["gap", 0])}, "knobs": knobs, "residual": residual}
 
 
 def _k3(d: np.ndarray) -> np.ndarray:
@@ -135,15 +135,9 @@ def _knob(name: str, k: int, found: Mapping[tuple[str, int], stats.Estimate]) ->
     resolved = None if lead is None or lead.low is None else bool(lead.low > 0)
     return {
         "knob": name,
-        **{key: _json(found[key, k]) for key in keys},
+        **{key: stats.as_json(found[key, k]) for key in keys},
         "resolved_from_next": resolved,
     }
-
-
-def _json(found: stats.Estimate) -> dict[str, float | None]:
-    """null where not finite; + 0.0 turns -0.0 into 0.0."""
-    finite = (x + 0.0 if x is not None and math.isfinite(x) else None for x in found)
-    return dict(zip(("value", "low", "high"), finite, strict=True))
 
 
 def gathered(knobs: Sequence[str], pairs: Mapping[str, Aligned]) -> Corners:

@@ -10,6 +10,7 @@ from typing import Any
 from mismatch import store
 from mismatch.compare.align import Tokens, align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
+from mismatch.compare.distribution import columns, measure_distribution, read_top
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
 from mismatch.compare.traces import Traces, trace_path, why_missing
 from mismatch.errors import MismatchError
@@ -63,8 +64,27 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     gap = align(traces[spec.left], traces[spec.right])
     measured = measure(gap, _floors(spec, traces), seed=SEED)
     element = _element(spec, measured, breakdowns(gap), _sampled_by(root, spec))
+    found = _distribution(root, spec, traces, gap)
+    if found:
+        element["distribution"] = found
     _write(root, spec, gap, _ids(traces[spec.left]), element)
     return element
+
+
+def _distribution(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> dict[str, Any]:
+    """What both sides captured beyond the token's own value; nothing where they did not."""
+    sides = [traces[spec.left], traces[spec.right]]
+    tops = [
+        read_top(trace_path(root, t), tokens)
+        for t, tokens in zip((spec.left, spec.right), sides, strict=True)
+    ]
+    found: dict[str, Any] = {}
+    if tops[0] is not None and tops[1] is not None:
+        found |= columns(tops[0], tops[1])
+    for name, tokens in zip(("entropy_train", "entropy_infer"), sides, strict=True):
+        if tokens.entropy is not None:
+            found[name] = tokens.entropy[tokens.scored]
+    return measure_distribution(gap.sequence, found, seed=SEED)
 
 
 def _floors(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:

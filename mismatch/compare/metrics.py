@@ -411,9 +411,7 @@ def _shown(
         if definition.event:
             found = stats.unseen(found, part.sizes["sequence"])
         found = definition.scale.of(found, part.sizes[METRICS[key][2]])
-    # + 0.0 turns -0.0 into 0.0.
-    finite = (x + 0.0 if x is not None and math.isfinite(x) else None for x in found)
-    return dict(zip(("value", "low", "high"), finite, strict=True))
+    return stats.as_json(found)
 
 
 # ---------------------------------------------------------------- breakdowns

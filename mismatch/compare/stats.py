@@ -51,6 +51,12 @@ class Estimate(NamedTuple):
     high: float | None = None
 
 
+def as_json(found: Estimate) -> dict[str, float | None]:
+    """value, low and high; null where not finite. + 0.0 turns -0.0 into 0.0."""
+    finite = (x + 0.0 if x is not None and math.isfinite(x) else None for x in found)
+    return dict(zip(("value", "low", "high"), finite, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How a statistic becomes the metric that is shown.

@@ -51,6 +51,7 @@ def markdown(
         _pair_table(pairs),
         _notes(pairs),
         *_attributions(summary),
+        _distributions(pairs),
         _failed(failures),
         _checks(pairs),
         _breakdown(first),
@@ -125,6 +126,20 @@ def _notes(pairs: Sequence[Pair]) -> str:
         "sequences. A floor is the same side against itself: in another batch (batch), or once "
         f"more (repeat). Excess = k3 - (floor + floor) / 2. {said}".rstrip()
     )
+
+
+def _distributions(pairs: Sequence[Pair]) -> str:
+    found = [p for p in pairs if p.distribution]
+    if not found:
+        return ""
+    keys = list(dict.fromkeys(k for p in found for k in p.distribution))
+    rows = [[code(p.id), *(_value(p.of_distribution(k), p) for k in keys)] for p in found]
+    note = (
+        "Means over tokens. `_lb`: over the tokens both sides gave and one bucket for the rest, "
+        "a lower bound of the divergence over the whole vocabulary (nats; tv and flips: shares)."
+    )
+    table = _table(("pair", *map(code, keys)), rows)
+    return _folded("Whole distribution, from top-k and entropy", f"{table}\n\n{note}")
 
 
 def _attributions(summary: Mapping[str, Any]) -> list[str]:

@@ -139,6 +139,14 @@ class Pair:
     def excess(self, key: str) -> Estimate:
         return estimate((self.raw.get("excess") or {}).get(key))
 
+    @property
+    def distribution(self) -> list[str]:
+        """What is known of the whole distribution; nothing where it was not captured."""
+        return list(self.raw.get("distribution") or {})
+
+    def of_distribution(self, key: str) -> Estimate:
+        return estimate((self.raw.get("distribution") or {}).get(key))
+
     def breakdown(self, by: str) -> list[Bin]:
         rows: Sequence[Mapping[str, Any]] = (self.raw.get("breakdowns") or {}).get(by) or []
         return [Bin(_label(r["bin"]), int(r["tokens"] or 0), r.get("metrics") or {}) for r in rows]

@@ -110,6 +110,29 @@ def test_ids_are_drawn_even_where_the_rollout_is_not_compared(
     assert probe("run", *words, "--paths", "decode", "--max-tokens", 5, "--out", "r").code == 0
 
 
+def test_topk_and_entropy_reach_the_summary_and_the_report(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """Where both sides captured them; a pair of which one side did not has no such key."""
+    extra = '[[condition]]\nside = "{}"\nid = "{}-top"\nspec = "toy:topk=5,entropy=true{}"\n'
+    plain = GRID.replace("noise = [0.01, 0.02, 0.05]", "noise = 0.01")
+    more = extra.format("train", "train", ",temperature=1.2") + extra.format("infer", "infer", "")
+    study.write_text(plain + more)
+    assert probe("run", "grid.toml").code == 0
+    pairs = {
+        p["id"]: p for p in json.loads((tmp_path / "grid-out/summary.json").read_text())["pairs"]
+    }
+    found = pairs["train-top~infer-top.decode"]["distribution"]
+    assert set(found) == {
+        "top1_flip_rate", "kl_infer_train_lb", "kl_train_infer_lb", "js_lb", "tv_lb",
+        "entropy_train", "entropy_infer",
+    }  # fmt: skip
+    assert found["kl_infer_train_lb"]["value"] > 0 and found["top1_flip_rate"]["value"] == 0
+    assert found["entropy_train"]["value"] > found["entropy_infer"]["value"] > 0
+    assert "distribution" not in pairs["toy-fp16-noise_0.01~toy-fp64-batch1.decode"]
+    assert "kl_infer_train_lb" in (tmp_path / "grid-out" / "report.md").read_text()
+
+
 ENDS = """
 [[condition]]
 side = "train"
