@@ -38,7 +38,7 @@ def test_a_killed_vllm_resumes_to_the_same_bytes(tmp_path: Path, probe: Probe) -
     events = out / ".work" / "infer-vllm-bf16-eager" / "events.jsonl"
     killed = False
     while process.poll() is None and not killed:
-        if events.is_file() and '"decode-1"' in events.read_text():
+        if events.is_file() and 'decode-1"' in events.read_text():
             pids = subprocess.run(
                 ["pgrep", "-f", "mismatch.engines.guest"],
                 capture_output=True,
