@@ -54,6 +54,13 @@ def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     OUT.print(f"\nreport: {escape(str(folder / 'report.html'))}", soft_wrap=True)
 
 
+def _compared(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Show a comparison; comparing no token at all is never a pass."""
+    _show(summary, folder, as_json)
+    if not any(pair["tokens"] for pair in summary["pairs"]):
+        raise typer.Exit(NO_EVIDENCE)
+
+
 def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     """Show a run's result; the exit code tells whether captures are missing."""
     failed = api.failures(out)
@@ -84,6 +91,7 @@ def demo(out: Out = Path("demo-out"), json: Json = False) -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     study: Annotated[
         Path | None, typer.Argument(help="A study.toml, in place of --model, --train and --infer.")
     ] = None,
@@ -115,9 +123,7 @@ def run(
     Either a study file, which says everything, or --model, --train, --infer and --out.
     """
     if study is not None:
-        given = {"--model": model, "--train": train, "--infer": infer, "--prompts": prompts,
-                 "--corpus": corpus, "--paths": paths, "--limit": limit}  # fmt: skip
-        _refuse_beside_study([name for name, value in given.items() if value is not None])
+        _refuse_beside_study(context)
         place = _study_out(study, out)
         with Progress(ERR) as progress:
             summary = api.run_study(study, place, notify=progress.notify)
@@ -140,13 +146,18 @@ def run(
     _captured(summary, out, json)
 
 
-def _refuse_beside_study(given: list[str]) -> None:
-    if given:
-        raise MismatchError(
-            "usage",
-            what=f"{given[0]} cannot stand beside a study file, which says it itself.",
-            todo="Write it into the study file.",
-        )
+def _refuse_beside_study(context: typer.Context) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in _BESIDE_STUDY:
+            raise MismatchError(
+                "usage",
+                what=f"--{name.replace('_', '-')} cannot stand beside a study file, which says it.",
+                todo="Write it into the study file.",
+            )
+
+
+_BESIDE_STUDY = ("study", "out", "json")
 
 
 def _study_out(study: Path, out: Path | None) -> Path:
@@ -188,7 +199,8 @@ def capture(
         OUT.print(f"{escape(only)}: {row['sealed']} of {len(row['captures'])} captures sealed")
     if row["sealed"] < len(row["captures"]):
         failed = [e for e in api.failures(place) if e["condition"] == row["condition"]]
-        first = f"{failed[0]['capture']} at {failed[0]['boundary']}: {failed[0]['message']}"
+        said = (f"{e['capture']} at {e['boundary']}: {e['message']}" for e in failed)
+        first = next(said, "no reason was recorded")
         fields = {"first": first, "logs": place / "failed"}
         if not row["sealed"]:
             raise MismatchError("captures-failed-all", **fields)
@@ -204,9 +216,9 @@ def compare(
 ) -> None:
     """Measure a run folder's pairs again, or compare two traces from anywhere."""
     if len(traces) == 1 and out is None:
-        _show(api.compare(traces[0]), traces[0], json)
+        _compared(api.compare(traces[0]), traces[0], json)
     elif len(traces) == 2 and out is not None:
-        _show(api.compare_traces(traces[0], traces[1], out), out, json)
+        _compared(api.compare_traces(traces[0], traces[1], out), out, json)
     else:
         raise MismatchError(
             "usage",
@@ -223,7 +235,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Read log-probabilities that a trainer recorded; no engine is needed."""
-    _show(api.import_dumps(format, files, out), out, json)
+    _compared(api.import_dumps(format, files, out), out, json)
 
 
 @app.command()

@@ -56,6 +56,12 @@ ERRORS: dict[str, Entry] = {
     ),
     "usage": Entry(BAD_INPUT, "{what}", "{todo}"),
     "bad-study": Entry(BAD_INPUT, "{file}: {reason}.", "Mend the study file.{hint_extra}"),
+    "corners-refused": Entry(
+        BAD_INPUT,
+        "Attribution '{attribution}' needs corners that cannot run here: {corners}.",
+        "Capture them on a machine that can (capture STUDY --only ID), and bring the output folder "
+        "here; or drop the attribution.",
+    ),
     # inputs
     "file-missing": Entry(BAD_INPUT, "{what} {file} does not exist.", "Check the path."),
     "file-unreadable": Entry(BAD_INPUT, "{file} cannot be read: {reason}.", "{todo}"),

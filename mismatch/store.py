@@ -104,9 +104,10 @@ def copy_artifact(source: Path, target: Path) -> None:
 
 
 def inside(root: Path, *parts: str) -> Path:
-    """`root/parts...`, refused if a part would leave root."""
+    """`root/parts...`, refused if a part is not a plain name, or a link leads out of root."""
     path = root.joinpath(*parts)
-    if not path.resolve().is_relative_to(root.resolve()):
+    plain = all(p not in ("", ".", "..") and "/" not in p for p in parts)
+    if not plain or not path.resolve().is_relative_to(root.resolve()):
         raise MismatchError("usage", what=f"{path} leaves {root}.", todo="Use a plain name.")
     return path
 
@@ -130,7 +131,7 @@ def seal(
         manifest = {"schema": SCHEMA, **about, "files": files}
         (aside / MANIFEST).write_text(dump_json(manifest), encoding="utf-8")
         aside.chmod(0o755)
-        if replace and folder.exists():
+        if folder.exists() and (replace or not is_sealed(folder)):  # half a copy is no artifact
             shutil.rmtree(folder)
         aside.rename(folder)
     except OSError as reason:

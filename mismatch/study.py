@@ -44,7 +44,7 @@ class _Table(BaseModel):
 class _Condition(_Table):
     side: Literal["train", "infer"]
     spec: str
-    id: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,80}$")
+    id: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,79})?$")
 
 
 class _Pair(_Table):
@@ -54,7 +54,7 @@ class _Pair(_Table):
 
 
 class _Attribution(_Table):
-    id: str = Field(default="attribution", pattern=r"^[A-Za-z0-9._-]{1,80}$")
+    id: str = Field(default="attribution", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
     left: str
     right: str
     path: str
@@ -136,6 +136,7 @@ def read_study(path: Path) -> Study:
     _check_ids(path, sides)
     everything = [c for conditions in sides.values() for c in conditions]
     _check_models(path, raw, everything)
+    _check_attributions(path, raw)
     return Study(
         path=path,
         models={
@@ -272,6 +273,13 @@ def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> No
         if name is not None and name not in raw.models:
             hint = suggest(str(name), raw.models)
             raise _bad(path, f"[models] has no '{name}' ({condition.id} asks for it)", hint)
+
+
+def _check_attributions(path: Path, raw: _File) -> None:
+    ids = [a.id for a in raw.attribute]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise _bad(path, f"two attributions have the id '{name}'", " Give each an id.")
 
 
 def one_condition(path: Path, pattern: str, conditions: Sequence[Condition]) -> Condition:

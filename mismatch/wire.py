@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,15 @@ def write_json(path: Path, value: Any) -> None:
     aside = path.with_name("." + path.name)
     aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
     aside.replace(path)
+
+
+def finite(value: Any) -> Any:
+    """Facts as JSON can hold them: a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ---------------------------------------------------------------- ragged arrays

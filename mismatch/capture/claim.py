@@ -45,6 +45,7 @@ def claimed(
                 "out-not-ours", folder=root, reason="another run is using it now"
             ) from None
         if not (root / "run.json").is_file():
+            _forget(root)  # whose parts these are nobody can say any more
             store.write_text(root / "run.json", store.dump_json(plan))
         _sweep(root)
         try:
@@ -79,6 +80,13 @@ def _difference(found: Any, plan: Mapping[str, Any]) -> str:
         if old.get(key) != new:
             return f"{key} was {old.get(key)}, is {new}"
     return "another plan"
+
+
+def _forget(root: Path) -> None:
+    """Unfinished work of a request that is gone must never be sealed as this one's."""
+    for left in (root / ".work").iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
 
 
 def _sweep(root: Path) -> None:

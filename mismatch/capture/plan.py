@@ -25,13 +25,17 @@ def batch_size(engine: Engine, condition: Condition) -> int | None:
     return batch if isinstance(batch, int) else None
 
 
-def floor_size(engine: Engine, base: int | None, sequences: int) -> int:
-    """Another batch size than the base, so that sequences meet other neighbours."""
-    if base == engine.floor_batch:
-        return 1
-    if base is None and sequences <= engine.floor_batch:
-        return max(1, sequences // 2)
-    return engine.floor_batch
+def floor_size(engine: Engine, base: int | None, sequences: int) -> int | None:
+    """Another batch size than the base, so that sequences meet other neighbours; None where there
+    is no other (one sequence).
+    """
+    own = min(base or sequences, sequences)
+    if sequences < 2:
+        return None
+    other = min(engine.floor_batch, sequences)
+    if own != other:
+        return other
+    return 1 if base == engine.floor_batch else max(1, own // 2)
 
 
 def tasks(
@@ -49,16 +53,16 @@ def tasks(
     base = batch_size(engine, condition)
     plain = batch_groups(range(sequences), base)
     order = np.random.default_rng(FLOOR_SEED).permutation(sequences).tolist()
-    other = batch_groups(order, floor_size(engine, base, sequences))
+    other = floor_size(engine, base, sequences)
     wanted: dict[str, Capture] = {}
     for path in paths:
         for name in (f"{path}-1", *repeat_names(path, repeats)):
             own = name.split("-")[0]
             wanted[name] = Capture(name, own, plain)
-    if floor == "batch":
+    if floor == "batch" and other is not None:
         for path in paths:
             name = batch_name(path)
-            wanted[name] = Capture(name, name.split("-")[0], other)
+            wanted[name] = Capture(name, name.split("-")[0], batch_groups(order, other))
     ordered = sorted(wanted.values(), key=lambda c: c.path != "rollout")
     return [Task(condition, capture) for capture in ordered]
 

@@ -64,7 +64,7 @@ def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
     """Take the captures of an order that are not sealed yet. Returns the corpus, if any."""
     order = _with_known_corpus(root, order)
     todo = [t for t in order.tasks if not _sealed(root, t)]
-    for task in todo:
+    for task in order.tasks:  # what is sealed did not fail, whoever took it
         shutil.rmtree(failed_folder(root, task.trace), ignore_errors=True)
     if not todo:
         return order.corpus
@@ -77,9 +77,12 @@ def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
 
 
 def _staging(root: Path, order: Order) -> Path:
-    """Where a load's guest works; a load of the other side may have the same options."""
-    side = side_of(order.tasks[0].capture.path)
-    return store.inside(root, ".work", f"{side}-{order.load.id}")
+    """Where a load's guest works; a load of the other side, or in another interpreter, may have the
+    same options.
+    """
+    side, python = side_of(order.tasks[0].capture.path), order.load.options.get("python")
+    other = f"-{store.text_digest(str(python))[:6]}" if python else ""
+    return store.inside(root, ".work", f"{side}-{order.load.id}{other}")
 
 
 def _sealed(root: Path, task: Task) -> bool:
@@ -116,6 +119,7 @@ def _take_all(
         for task in todo:
             _store_failure(root, staging, task, missing)
         return order.corpus
+    _keep_one_interpreter(staging, python)
     # An interrupted run may have left whole captures that were never sealed.
     order, todo = _harvest(root, staging, order, todo, python, datetime.now(UTC))
     while todo:
@@ -126,6 +130,15 @@ def _take_all(
         order, rest = _harvest(root, staging, order, todo, python, started)
         todo = _after_failure(root, staging, order, rest, failure)
     return order.corpus
+
+
+def _keep_one_interpreter(staging: Path, python: Path) -> None:
+    """Calls of one interpreter are never resumed by another: such a capture would be neither's."""
+    note = staging / "interpreter.txt"
+    if note.is_file() and note.read_text(encoding="utf-8") != str(python):
+        shutil.rmtree(staging)
+        staging.mkdir()
+    note.write_text(str(python), encoding="utf-8")
 
 
 def _guest(
@@ -150,10 +163,25 @@ def _harvest(
     started: datetime,
 ) -> tuple[Order, list[Task]]:
     """Seal what is whole. Returns the order with its corpus, once drawn, and what is left to do."""
-    order = _with_drawn_corpus(root, staging, order)
+    try:
+        order = _with_drawn_corpus(root, staging, order)
+    except seal.SealRefused as reason:
+        _refuse_rollout(root, staging, order, str(reason))
+        return order, []
     origin = _origin(staging, order, python, started)
     done = _seal_finished(root, staging, order, todo, origin)
     return order, [t for t in todo if t.trace not in done]
+
+
+def _refuse_rollout(root: Path, staging: Path, order: Order, reason: str) -> None:
+    """A rollout that is no trace draws no ids: nothing that replayed them is kept."""
+    for task in order.tasks:
+        drew = task.capture.path == "rollout"
+        refused = launch.Failure("seal", "SealRefused", reason)
+        blocked = launch.Failure("sample", "NoCorpus", NO_IDS)
+        _store_failure(root, staging, task, refused if drew else blocked)
+    shutil.rmtree(staging)
+    staging.mkdir()
 
 
 def _stage(staging: Path, order: Order, todo: list[Task]) -> None:
@@ -194,22 +222,31 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
     rows = wire.load_capture(staging, plan)
     ids, scored = join(prompts, order.sampling.samples, rows)
     corpus = Corpus(tuple(ids), tuple(scored))
+    facts = wire.read_json(wire.facts_path(staging, rollout.trace))
+    seal.check(order.engine, rollout, facts)  # before anything believes its ids
     recorded = [values.logprobs for values in seal.aligned(corpus, rows)]
-    options = rollout.condition.options
     about = {
         "schema": store.SCHEMA,
         "source": "rollout",
         "sampled_by": {
             "condition": rollout.condition.spec,
             "model": order.checkpoint.digest,
-            "temperature": options.get("temperature", 1.0),
-            "support": "cut" if any(k in options for k in RESHAPING) else "whole",
+            **_drawn_how(rollout.condition, facts),
         },
         "sequences": len(corpus),
         "scored_tokens": corpus.scored_tokens,
     }
     store.save_corpus(root, corpus, about, {"infer": recorded})
     return replace(order, corpus=corpus)
+
+
+def _drawn_how(condition: Condition, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Temperature and support of a rollout, as the engine resolved them where it shows them (a
+    checkpoint's own defaults may have leaked in).
+    """
+    seen = {**condition.options, **(facts.get("sampling") or {})}
+    cut = any(seen.get(name, neutral) not in (neutral, -1) for name, neutral in RESHAPING.items())
+    return {"temperature": seen.get("temperature", 1.0), "support": "cut" if cut else "whole"}
 
 
 def _origin(staging: Path, order: Order, python: Path, started: datetime) -> seal.Origin:
@@ -271,8 +308,10 @@ def _after_failure(
     if failure is None:
         failure = launch.Failure("launch", "Unfinished", "the guest ended with work left")
     broken = [t for t in rest if t.trace == failure.capture]
-    if not broken or broken[0].capture.path == "rollout":
+    if failure.capture is None or (broken and broken[0].capture.path == "rollout"):
         broken = rest  # it never loaded, or there are no ids to replay
+    elif not broken:
+        broken = rest[:1]  # it died between two captures: the next one is to blame, if any
     for task in broken:
         _store_failure(root, staging, task, failure)
     return [t for t in rest if t not in broken]
@@ -299,7 +338,7 @@ def _store_failure(root: Path, staging: Path, task: Task, failure: launch.Failur
 def store_blocked(root: Path, order: Order) -> None:
     """Captures that could not start because there were no ids to replay."""
     failure = launch.Failure("sample", "NoCorpus", NO_IDS)
-    for task in order.tasks:
+    for task in (t for t in order.tasks if not _sealed(root, t)):
         _store_failure(root, _staging(root, order), task, failure)
 
 
@@ -329,14 +368,14 @@ def seal_recorded(
     drawn: the condition that sampled the corpus, None where nobody knows.
     """
     assert order.corpus is not None
-    rollout = _rollout(order)
-    if rollout is not None and not _sealed(root, rollout):
+    rollouts = [t for t in order.tasks if t.capture.path == "rollout"]
+    for rollout in (t for t in rollouts if not _sealed(root, t)):
         seal_recorded_trace(
             root, rollout.trace, order.corpus, recorded["infer"], "corpus", {},
             condition=drawn["condition"] if drawn else "recorded",
             model=drawn["model"] if drawn else None,
         )  # fmt: skip
-    return replace(order, tasks=tuple(t for t in order.tasks if t.capture.path != "rollout"))
+    return replace(order, tasks=tuple(t for t in order.tasks if t not in rollouts))
 
 
 def seal_recorded_trace(

@@ -38,4 +38,9 @@ def why_missing(root: Path, trace: str) -> str:
     found = store.read_json(error)
     if found["boundary"] == UNSUPPORTED:
         return f"{trace} is unsupported: {found['message']}"
+    if found["boundary"] in OF_THE_MACHINE:  # summary.json carries no path, pid or log line
+        return f"{trace} failed at {found['boundary']} ({found['type']}): see failed/{trace}"
     return f"{trace} failed at {found['boundary']}: {found['message']}"
+
+
+OF_THE_MACHINE = ("environment", "launch")

@@ -56,7 +56,7 @@ DISTRIBUTION = {
 }
 
 #: Sampling options that change which tokens can be drawn, or how likely, beyond a temperature.
-RESHAPING = ("top_p", "top_k", "min_p", "repetition_penalty")
+RESHAPING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # and its neutral
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

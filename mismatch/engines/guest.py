@@ -99,7 +99,6 @@ def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None
         stage.enter("encode")
         prompts = _encode(folder, worker)
     for plan in todo:
-        worker.configure(plan.options)
         _capture(folder, job, plan, worker, prompts, stage, finished[plan.name])
     stage.enter("close")
     if RANK == 0:
@@ -132,20 +131,24 @@ def _capture(
     sampling = plan.path == "rollout"
     boundary = "sample" if sampling else "score"
     stage.enter(boundary, plan.name)
+    worker.configure(plan.options)
     sequences = ([], []) if sampling else _sequences(folder, job)
     kept = Kept(folder, plan.name)
-    for call, group in enumerate(plan.groups):
-        if call in finished:
-            continue
+    calls = [call for call in range(len(plan.groups)) if call not in finished]
+    # All calls are there but the facts are not: one is made again, because facts are of what ran.
+    for call in calls or [len(plan.groups) - 1]:
+        group = plan.groups[call]
         stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
         if sampling:
-            kept.add(call, _sample(job, worker, prompts, group))
+            rows = _sample(job, worker, prompts, group)
         else:
-            kept.add(call, _score(plan.path, worker, group, *sequences))
+            rows = _score(plan.path, worker, group, *sequences)
+        if call not in finished:
+            kept.add(call, rows)
     kept.flush()
     facts = worker.facts()
     if RANK == 0:
-        wire.write_json(wire.facts_path(folder, plan.name), facts)
+        wire.write_json(wire.facts_path(folder, plan.name), wire.finite(facts))
     stage.enter("captured", plan.name)
 
 

@@ -81,15 +81,10 @@ def _attribution(study: Study, wanted: Attribution, cells: list[Cell]) -> Attrib
     """The corners of an attribution; those that are no cell of the study yet become one."""
     ends = [_end(study, wanted, c) for c in (wanted.left, wanted.right)]
     knobs = _knobs(study, wanted, ends[0], ends[1])
-    refused, traces = [], {}
+    traces = {}
     for name, corner in corners(ends[0], ends[1], knobs).items():
-        cell = _add_corner(cells, corner)
-        if cell.refused:
-            refused.append(f"{cell.condition.id} ({cell.refused})")
+        cell = _add_corner(study, cells, corner)
         traces[name] = f"{cell.condition.id}/{corner.path}-1"
-    if refused:
-        which = "; ".join(dict.fromkeys(refused))
-        _bad_study(study, f"attribution '{wanted.id}' needs corners that cannot run here: {which}")
     left, right = (e.condition.id for e in ends)
     return AttributionSpec(wanted.id, tuple(knobs), left, right, traces)
 
@@ -127,7 +122,7 @@ def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str
     return list(wanted.knobs)
 
 
-def _add_corner(cells: list[Cell], corner: End) -> Cell:
+def _add_corner(study: Study, cells: list[Cell], corner: End) -> Cell:
     """The cell whose condition is the corner's, or a new one, taken on this path alone."""
     key = (corner.condition.engine, corner.condition.options)
     side = side_of(corner.path)
@@ -136,5 +131,9 @@ def _add_corner(cells: list[Cell], corner: End) -> Cell:
             if corner.path not in cell.paths:
                 cells[at] = replace(cell, paths=(*cell.paths, corner.path))
             return cells[at]
+    taken = [c.condition for c in cells if c.side == side and c.condition.id == corner.condition.id]
+    if taken:
+        what = f"the corner {corner.condition.spec} has the id of {taken[0].spec}"
+        _bad_study(study, what, " Give that condition another id.")
     cells.append(Cell(corner.condition, side, (corner.path,), 1, "none", refusal(corner.condition)))
     return cells[-1]

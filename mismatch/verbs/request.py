@@ -49,7 +49,8 @@ class Ids:
     @property
     def digest(self) -> str:
         if self.corpus is not None:
-            return self.corpus.sha
+            values = [v for side in sorted(self.recorded) for v in self.recorded[side]]
+            return self.corpus.sha + (f"+{store.values_digest(values)}" if values else "")
         return store.text_digest(store.dump_json(list(self.prompts)))
 
 

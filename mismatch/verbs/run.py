@@ -21,12 +21,28 @@ Notify = Callable[[dict[str, Any]], None]
 def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
+    _check_corners(request, out)
     request.check_engines(request.cells, out)
     with claimed(out, request.asked, request.pairs, request.attributions) as root:
         for cell in (c for c in request.cells if c.refused):
             captures.store_refused(root, request.tasks(cell), cell.refused or "")
-        _capture(root, request, orders(request, request.cells), request.ids.corpus, notify)
+        corpus = request.ids.corpus or _drawn(root, request)
+        _capture(root, request, orders(request, request.cells), corpus, notify)
         return conclude(root)
+
+
+def _check_corners(request: Request, out: Path) -> None:
+    """An attribution needs all of its corners: one that cannot run here must have been taken."""
+    refused = {c.condition.id: c.refused for c in request.cells if c.refused}
+    for attribution in request.attributions:
+        lost = {
+            trace.split("/")[0]
+            for trace in attribution.corners.values()
+            if trace.split("/")[0] in refused and not store.is_sealed(out / "traces" / trace)
+        }
+        if lost:
+            named = "; ".join(f"{name} ({refused[name]})" for name in sorted(lost))
+            raise MismatchError("corners-refused", attribution=attribution.id, corners=named)
 
 
 def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify) -> Path:
@@ -58,9 +74,10 @@ def orders(request: Request, cells: tuple[Cell, ...]) -> list[captures.Order]:
 
     In the order of the cells, so that the ids are drawn first.
     """
-    loads: dict[tuple[str, str], list[Cell]] = {}
+    loads: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in (c for c in cells if not c.refused):
-        key = (cell.side, find(cell.condition.engine).load_of(cell.condition).spec)
+        load = find(cell.condition.engine).load_of(cell.condition)
+        key = (cell.side, load.spec, load.options.get("python"))
         loads.setdefault(key, []).append(cell)
     return [_order(request, gathered) for gathered in loads.values()]
 
