@@ -509,6 +509,7 @@ def test_a_rank_that_dies_ends_the_guest(tmp_path: Path) -> None:
     captures.take(tmp_path / "out", order, kill_one)
     error = store.read_json(next((tmp_path / "out").glob("failed/*/*/error.json")))
     assert killed and error["boundary"] == "score", error
+    assert "a rank of the engine died" in error["message"], error
     assert time.monotonic() - start < 240
     assert _running_in(tmp_path / "out") == []
 

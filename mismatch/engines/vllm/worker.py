@@ -164,7 +164,12 @@ class Worker:
             raise RuntimeError("the prefix cache could not be reset")
         self._calls.append(len(prompts))
         rows = [{"prompt_token_ids": p} for p in prompts]
-        outputs = self.llm.generate(rows, params, use_tqdm=_progress(self.events))
+        try:
+            outputs = self.llm.generate(rows, params, use_tqdm=_progress(self.events))
+        except Exception as reason:
+            if self._a_rank_died():
+                raise RuntimeError("a rank of the engine died; the log says more") from reason
+            raise
         if self._preemptions:
             raise RuntimeError(
                 f"{self._preemptions} requests were preempted: this capture did not run in the "
@@ -186,10 +191,16 @@ class Worker:
 
         scheduler._preempt_request = counted
 
-    def _scheduler(self) -> Any:
+    def _core(self) -> Any:
         """The engine core runs in this process, whatever the number of ranks."""
-        core = getattr(self.llm.llm_engine.engine_core, "engine_core", None)
-        return getattr(core, "scheduler", None)
+        return getattr(self.llm.llm_engine.engine_core, "engine_core", None)
+
+    def _scheduler(self) -> Any:
+        return getattr(self._core(), "scheduler", None)
+
+    def _a_rank_died(self) -> bool:
+        """vllm itself then says no more than "cancelled"."""
+        return bool(getattr(getattr(self._core(), "model_executor", None), "is_failed", False))
 
     # ------------------------------------------------------------ facts
 

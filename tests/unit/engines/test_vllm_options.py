@@ -108,6 +108,7 @@ def test_values_outside_their_range_are_bad_options(text: str) -> None:
         ("pp=2,eager=true", "eager=true does not run on a CPU"),
         ("dp=2", "no data parallel ranks"),
         ("ep=true", "spreads experts over the ranks of tp"),
+        ("tp=2,ep=true", "dies in its first step"),
         ("quantization=fp8,tp=2", "a rank of tp has a shard"),
         ("quantization=fp8,arg.quantization=awq", "give one"),
         ("dtype=fp32,lm_head=fp32", "no meaning"),
@@ -131,7 +132,7 @@ def test_a_cpu_runs_the_rest(text: str) -> None:
 
 def test_a_gpu_has_its_own_kernels() -> None:
     """GPU-only options pass where there is one; the CPU's emulation points at the real thing."""
-    for text in ("cascade=true", "batch_invariant=true", "arg.quantization=fp8", "pp=2,eager=true"):
+    for text in ("cascade=true", "batch_invariant=true", "arg.quantization=fp8", "tp=2,ep=true"):
         assert ENGINE.refuse(parse_condition(f"vllm:{text}"), GPU) is None
     reason = ENGINE.refuse(parse_condition("vllm:quantization=fp8"), GPU)
     assert reason is not None and "arg.quantization=fp8" in reason
