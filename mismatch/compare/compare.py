@@ -23,7 +23,8 @@ def compare(root: Path) -> dict[str, Any]:
     """Measure every pair that run.json names, write comparisons/ and summary.json, return it."""
     run = read_run(root)
     pairs = [_compare_pair(root, spec, Traces(root)) for spec in pair_specs(run)]
-    summary = {"schema": store.SCHEMA, "command": run["request"], "pairs": pairs}
+    asked = "study" if run["request"].get("verb") == "study" else "command"
+    summary = {"schema": store.SCHEMA, asked: run["request"], "pairs": pairs}
     attributions = attribute_all(root, run, SEED)
     if attributions:
         summary["attributions"] = attributions

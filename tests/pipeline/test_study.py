@@ -56,6 +56,7 @@ def test_twelve_cells_that_need_three_loads_start_three_engines(
     summary = api.run_study(study, tmp_path / "o", lambda event: seen.append(event["stage"]))
     assert len(api.plan(study, tmp_path / "o")["cells"]) == 12
     assert (seen.count("start"), seen.count("load")) == (3, 3)
+    assert list(summary) == ["schema", "study", "pairs"]
     assert len(summary["pairs"]) == 6 * 6 + 6 + 1  # decode by all, rollout by one, and its decode
     assert all(pair["tokens"] for pair in summary["pairs"])
 
