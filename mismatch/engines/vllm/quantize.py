@@ -188,5 +188,5 @@ def _on_grid(grid: str, part: torch.Tensor) -> bool:
 
 
 def _digest(layer: Any) -> str:
-    """sha256 of the weight in fp32, row-major."""
-    return hashlib.sha256(live_weight(layer).float().numpy().tobytes()).hexdigest()
+    """sha256 of the weight in fp32, row-major, no zero negative (a product drops that sign)."""
+    return hashlib.sha256((live_weight(layer).float() + 0.0).numpy().tobytes()).hexdigest()
