@@ -47,8 +47,8 @@ def main(root: Path) -> None:
         told = sorted(k["share"]["value"] for k in attribution["knobs"])
         again = shares(root, attribution)
         print(attribution["id"], again, "sum", sum(again.values()))
-        print("  largest difference from summary.json:",
-              max(abs(a - b) for a, b in zip(sorted(again.values()), told, strict=True)))  # fmt: skip
+        off = max(abs(a - b) for a, b in zip(sorted(again.values()), told, strict=True))
+        print("  largest difference from summary.json:", off)
 
 
 if __name__ == "__main__":
