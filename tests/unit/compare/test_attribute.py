@@ -9,9 +9,14 @@ import pytest
 
 from mismatch.compare.attribute import Corners, attribute, shapley
 
-RNG = np.random.default_rng(7)
 SEQUENCE = np.repeat(np.arange(20), 30)
 N = len(SEQUENCE)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """One seed a test: tests run in any order."""
+    return np.random.default_rng(7)
 
 
 def _corners(n: int, value: object) -> Corners:
@@ -21,7 +26,8 @@ def _corners(n: int, value: object) -> Corners:
 
 
 def _random(n: int) -> Corners:
-    return _corners(n, lambda b: -RNG.exponential(1, N))
+    draw = np.random.default_rng(n)
+    return _corners(n, lambda b: -draw.exponential(1, N))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -42,9 +48,9 @@ def test_two_knobs_are_the_mean_of_both_orders() -> None:
     np.testing.assert_allclose(shapley(v)[0], by_hand, atol=1e-12)
 
 
-def test_an_inert_knob_owns_exactly_nothing() -> None:
+def test_an_inert_knob_owns_exactly_nothing(rng: np.random.Generator) -> None:
     """A knob that changes no bit at any corner has effect 0, share 0 and interval [0, 0]."""
-    steps = RNG.normal(0, 0.01, (3, N))
+    steps = rng.normal(0, 0.01, (3, N))
 
     def value(bits: str) -> np.ndarray:
         return -1 - sum(int(b) * s for b, s in zip(bits, steps, strict=True) if b != "c")
@@ -56,9 +62,9 @@ def test_an_inert_knob_owns_exactly_nothing() -> None:
         assert found["c"][key] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_additive_knobs_own_their_variance() -> None:
+def test_additive_knobs_own_their_variance(rng: np.random.Generator) -> None:
     """Independent steps of sizes 3 and 1 own 90% and 10%, do not interact, and their ranks hold."""
-    big, small = RNG.normal(0, 0.03, N), RNG.normal(0, 0.01, N)
+    big, small = rng.normal(0, 0.03, N), rng.normal(0, 0.01, N)
     v = _corners(2, lambda b: -1 - int(b[0]) * big - int(b[1]) * small)
     first, second = attribute(v)["knobs"]
     assert (first["knob"], second["knob"]) == ("a", "b")
@@ -68,24 +74,24 @@ def test_additive_knobs_own_their_variance() -> None:
     assert first["resolved_from_next"] is True and second["resolved_from_next"] is None
 
 
-def test_knobs_that_undo_each_other_are_printed_as_they_are() -> None:
+def test_knobs_that_undo_each_other_are_printed_as_they_are(rng: np.random.Generator) -> None:
     """A share may be above 1 and another negative: nothing is clamped."""
-    x = RNG.normal(0, 0.01, N)
+    x = rng.normal(0, 0.01, N)
     v = _corners(2, lambda b: -1 - 2 * int(b[0]) * x + int(b[1]) * x)
     shares = [k["share"]["value"] for k in attribute(v, resamples=50)["knobs"]]
     assert shares == pytest.approx([2.0, -1.0], abs=1e-9)
 
 
-def test_equal_knobs_are_not_resolved() -> None:
+def test_equal_knobs_are_not_resolved(rng: np.random.Generator) -> None:
     """Two knobs of one size: the first is not said to lead."""
-    a, b = RNG.normal(0, 0.01, (2, N))
+    a, b = rng.normal(0, 0.01, (2, N))
     v = _corners(2, lambda c: -1 - int(c[0]) * a - int(c[1]) * b)
     assert attribute(v)["knobs"][0]["resolved_from_next"] is False
 
 
-def test_a_path_is_labelled_and_still_sums() -> None:
+def test_a_path_is_labelled_and_still_sums(rng: np.random.Generator) -> None:
     """Five knobs have one order: steps along it, each knob alone beside."""
-    steps = RNG.normal(0, 0.01, (5, N))
+    steps = rng.normal(0, 0.01, (5, N))
     bits = ["00000", "10000", "11000", "11100", "11110", "11111"]
     bits += ["01000", "00100", "00010", "00001"]
     values = {b: -1 - sum(int(x) * s for x, s in zip(b, steps, strict=True)) for b in bits}

@@ -12,7 +12,7 @@ from mismatch.compare.align import read_tokens
 from mismatch.compare.distribution import Top, columns, measure_distribution, read_top
 from mismatch.model import make_corpus
 
-RNG = np.random.default_rng(3)
+RNG = np.random.default_rng(3)  # nothing below depends on what is drawn
 N, V = 200, 40
 
 
