@@ -15,9 +15,10 @@ SWITCHES = (
     "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "VLLM_",
 )  # fmt: skip
 
-#: What looks like a secret is never read; where caches lie changes no number.
+#: What looks like a secret is never read; where caches lie and torchrun's names for a launch change
+#: no number.
 _LEFT_OUT = re.compile(
-    r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CACHE_DIR|CACHE_ROOT", re.IGNORECASE
+    r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CACHE_DIR|CACHE_ROOT|^TORCHELASTIC_", re.IGNORECASE
 )
 
 

@@ -13,6 +13,8 @@ from mismatch import store
 #: Times differ on every capture and would give a report other bytes every time; where things lie on
 #: one machine is nothing to show around. provenance.json keeps both.
 _LEFT_OUT = frozenset({"schema", "started", "seconds", "pid", "interpreter", "model.path"})
+#: torchrun names each launch anew, in variables that steer nothing.
+_NAMES_OF_A_LAUNCH = "TORCHELASTIC_"
 
 NOT_RECORDED = "not recorded"
 
@@ -49,7 +51,7 @@ def rows(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Row]:
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, inner in value.items():
         name = f"{prefix}{key}"
-        if key in _LEFT_OUT or name in _LEFT_OUT:
+        if key in _LEFT_OUT or name in _LEFT_OUT or key.startswith(_NAMES_OF_A_LAUNCH):
             continue
         if isinstance(inner, Mapping) and inner:
             yield from _flat(inner, f"{name}.")
