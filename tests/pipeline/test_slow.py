@@ -40,7 +40,7 @@ def test_a_killed_vllm_resumes_to_the_same_bytes(tmp_path: Path, probe: Probe) -
     while process.poll() is None and not killed:
         if events.is_file() and 'decode-1"' in events.read_text():
             pids = subprocess.run(
-                ["pgrep", "-f", "mismatch.engines.guest"],
+                ["pgrep", "-f", f"mismatch.engines.guest {out}"],  # this run's, and no other's
                 capture_output=True,
                 text=True,
                 check=True,
