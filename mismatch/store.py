@@ -18,6 +18,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,21 @@ def inside(root: Path, *parts: str) -> Path:
     if not plain or not path.resolve().is_relative_to(root.resolve()):
         raise MismatchError("usage", what=f"{path} leaves {root}.", todo="Use a plain name.")
     return path
+
+
+def trace_folder(root: Path, trace: str) -> Path:
+    """Where a run folder holds the trace `<condition>/<capture>`."""
+    return inside(root, "traces", *trace.split("/"))
+
+
+def failed_folder(root: Path, trace: str) -> Path:
+    """Where it says why that trace is not there."""
+    return inside(root, "failed", *trace.split("/"))
+
+
+def comparison_folder(root: Path, pair: str) -> Path:
+    """Where it holds the pair's comparison: the id with what is unsafe in a name replaced."""
+    return inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair))
 
 
 def seal(

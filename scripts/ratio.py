@@ -15,7 +15,7 @@ import numpy as np
 
 from mismatch import store
 from mismatch.compare import stats
-from mismatch.compare.compare import check, comparison_path
+from mismatch.compare.compare import check
 from mismatch.compare.stats import Clusters, Statistic
 
 
@@ -23,7 +23,7 @@ def tokens(text: str) -> tuple[np.ndarray, np.ndarray]:
     """FOLDER:PAIR -> sequence ids and d (nats) of its scored tokens; the folder is checked."""
     folder, _, pair = text.partition(":")
     check(Path(folder))
-    table = store.read_table(comparison_path(Path(folder), pair) / "tokens.parquet")
+    table = store.read_table(store.comparison_folder(Path(folder), pair) / "tokens.parquet")
     return table["sequence_id"].to_numpy(), table["d"].to_numpy()
 
 

@@ -52,20 +52,12 @@ class Order:
         return wire.CallPlan(task.trace, task.capture.path, groups, options)
 
 
-def trace_folder(root: Path, trace: str) -> Path:
-    return store.inside(root, "traces", *trace.split("/"))
-
-
-def failed_folder(root: Path, trace: str) -> Path:
-    return store.inside(root, "failed", *trace.split("/"))
-
-
 def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
     """Take the captures of an order that are not sealed yet. Returns the corpus, if any."""
     order = _with_known_corpus(root, order)
     todo = [t for t in order.tasks if not _sealed(root, t)]
     for task in order.tasks:  # what is sealed did not fail, whoever took it
-        shutil.rmtree(failed_folder(root, task.trace), ignore_errors=True)
+        shutil.rmtree(store.failed_folder(root, task.trace), ignore_errors=True)
     if not todo:
         return order.corpus
     staging = _staging(root, order)
@@ -86,7 +78,7 @@ def _staging(root: Path, order: Order) -> Path:
 
 
 def _sealed(root: Path, task: Task) -> bool:
-    return store.is_sealed(trace_folder(root, task.trace))
+    return store.is_sealed(store.trace_folder(root, task.trace))
 
 
 def _rollout(order: Order) -> Task | None:
@@ -105,7 +97,7 @@ def drawn_corpus(root: Path, rollout: Task) -> Corpus | None:
     """The ids that a sealed rollout drew; None where it is not sealed."""
     if not _sealed(root, rollout):
         return None
-    sha = store.verified(trace_folder(root, rollout.trace), "trace")["corpus"]
+    sha = store.verified(store.trace_folder(root, rollout.trace), "trace")["corpus"]
     return store.load_corpus(store.inside(root, "corpus", sha))[0]
 
 
@@ -332,7 +324,7 @@ def _store_failure(root: Path, staging: Path, task: Task, failure: launch.Failur
         (aside / "error.json").write_text(store.dump_json(error), encoding="utf-8")
         (aside / "worker.log").write_text(tail + "\n", encoding="utf-8")
 
-    store.seal(failed_folder(root, task.trace), fill, {"kind": "failure"}, replace=True)
+    store.seal(store.failed_folder(root, task.trace), fill, {"kind": "failure"}, replace=True)
 
 
 def store_blocked(root: Path, order: Order) -> None:
@@ -389,7 +381,7 @@ def seal_recorded_trace(
     model: str | None = None,
 ) -> None:
     """A trace from values that somebody else recorded: no engine, and no facts but where from."""
-    folder = store.inside(root, "traces", *trace.split("/"))
+    folder = store.trace_folder(root, trace)
     if store.is_sealed(folder):
         return
     capture = trace.split("/")[1]

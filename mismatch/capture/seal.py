@@ -102,7 +102,7 @@ def seal_trace(
             ids, logprobs = ([getattr(v, n) for v in values] for n in ("top_ids", "top_logprobs"))
             store.write_topk(aside / "topk.parquet", corpus, ids, logprobs)
 
-    folder = store.inside(root, "traces", *task.trace.split("/"))
+    folder = store.trace_folder(root, task.trace)
     store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})
 
 

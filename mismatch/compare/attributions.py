@@ -9,7 +9,7 @@ from typing import Any
 from mismatch import store
 from mismatch.compare.align import align
 from mismatch.compare.attribute import attribute, gathered
-from mismatch.compare.traces import Traces, trace_path, why_missing
+from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import AttributionSpec
 
@@ -46,11 +46,10 @@ def _attribute(root: Path, spec: AttributionSpec, seed: int) -> dict[str, Any]:
     left = traces[spec.corners["0" * len(spec.knobs)]]
     corners = {bits: align(left, traces[trace]) for bits, trace in spec.corners.items()}
     found = {**head, "missing": [], **attribute(gathered(spec.knobs, corners), seed=seed)}
-    hashes = {t: store.sha256(trace_path(root, t) / store.MANIFEST) for t in spec.corners.values()}
 
     def fill(aside: Path) -> None:
         (aside / "attribution.json").write_text(store.dump_json(found), encoding="utf-8")
 
-    about = {"kind": "attribution", "traces": hashes}
+    about = {"kind": "attribution", "traces": traces.hashes(spec.corners.values())}
     store.seal(attribution_path(root, spec.id), fill, about, replace=True)
     return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mismatch import store
-from mismatch.compare.align import Tokens, align
+from mismatch.compare.align import align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
 from mismatch.compare.distribution import columns, measure_distribution, read_top
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
-from mismatch.compare.traces import Traces, trace_path, why_missing
+from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import NO_IDS, PairSpec
 
@@ -68,7 +67,7 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     found = _distribution(root, spec, traces, gap)
     if found:
         element["distribution"] = found
-    _write(root, spec, gap, _ids(traces[spec.left]), element)
+    _write(root, spec, traces, gap, element)
     return element
 
 
@@ -76,7 +75,7 @@ def _distribution(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> d
     """What both sides captured beyond the token's own value; nothing where they did not."""
     sides = [traces[spec.left], traces[spec.right]]
     tops = [
-        read_top(trace_path(root, t), tokens)
+        read_top(store.trace_folder(root, t), tokens)
         for t, tokens in zip((spec.left, spec.right), sides, strict=True)
     ]
     found: dict[str, Any] = {}
@@ -158,7 +157,7 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
 
 def _sampled_by(root: Path, spec: PairSpec) -> str:
     """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it)."""
-    right = store.read_json(trace_path(root, spec.right) / "provenance.json")
+    right = store.read_json(store.trace_folder(root, spec.right) / "provenance.json")
     about = store.inside(root, "corpus", right["corpus"], "corpus.json")
     drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
     if not drawn:
@@ -172,19 +171,13 @@ def _sampled_by(root: Path, spec: PairSpec) -> str:
     return "infer" if own else "other"
 
 
-def _ids(tokens: Tokens) -> Any:
-    return tokens.token_id[tokens.scored]
-
-
-def _write(root: Path, spec: PairSpec, gap: Aligned, ids: Any, element: dict[str, Any]) -> None:
+def _write(
+    root: Path, spec: PairSpec, traces: Traces, gap: Aligned, element: dict[str, Any]
+) -> None:
     """Seal comparisons/<id>/; its manifest names the hashes of the traces it was made from."""
+    left = traces[spec.left]
     used = [spec.left, spec.right]
     used += [t for sides in spec.floors.values() for others in sides.values() for t in others]
-    hashes = {
-        t: store.sha256(trace_path(root, t) / store.MANIFEST)
-        for t in dict.fromkeys(used)
-        if store.is_sealed(trace_path(root, t))
-    }
 
     def fill(aside: Path) -> None:
         store.write_table(
@@ -192,7 +185,7 @@ def _write(root: Path, spec: PairSpec, gap: Aligned, ids: Any, element: dict[str
             {
                 "sequence_id": gap.sequence.astype("int32"),
                 "position": gap.position.astype("int32"),
-                "token_id": ids.astype("int32"),
+                "token_id": left.token_id[left.scored].astype("int32"),
                 "lp_train": gap.lp_train,
                 "lp_infer": gap.lp_infer,
                 "d": gap.lp_train.astype("float64") - gap.lp_infer.astype("float64"),
@@ -200,12 +193,8 @@ def _write(root: Path, spec: PairSpec, gap: Aligned, ids: Any, element: dict[str
         )
         (aside / "comparison.json").write_text(store.dump_json(element), encoding="utf-8")
 
-    about = {"kind": "comparison", "traces": hashes}
-    store.seal(comparison_path(root, spec.id), fill, about, replace=True)
-
-
-def comparison_path(root: Path, pair: str) -> Path:
-    return store.inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair))
+    about = {"kind": "comparison", "traces": traces.hashes(used)}
+    store.seal(store.comparison_folder(root, spec.id), fill, about, replace=True)
 
 
 def check(root: Path) -> dict[str, Any]:
@@ -218,21 +207,22 @@ def check(root: Path) -> dict[str, Any]:
             "not-an-artifact", folder=root, kind="run", reason="it has no summary.json"
         )
     summary = store.read_json(root / "summary.json")
-    specs = pair_specs(read_run(root))
+    run = read_run(root)
+    specs = pair_specs(run)
     pairs = _pairs_of(root, summary)
     if [p["id"] for p in pairs] != [s.id for s in specs]:
         raise _edited(root, "its pairs are not those of run.json")
-    _check_attributions(root, summary)
+    _check_attributions(root, run, summary)
     for spec, pair in zip(specs, pairs, strict=True):
-        folder = comparison_path(root, spec.id)
+        folder = store.comparison_folder(root, spec.id)
         measured = _checked(root, folder, "comparison") if store.is_sealed(folder) else None
         if (measured is None and pair["tokens"]) or (measured is not None and measured != pair):
             raise _edited(root, f"pair {spec.id} is not what its comparison says")
     return summary  # type: ignore[no-any-return]
 
 
-def _check_attributions(root: Path, summary: dict[str, Any]) -> None:
-    specs = attribution_specs(read_run(root))
+def _check_attributions(root: Path, run: Mapping[str, Any], summary: dict[str, Any]) -> None:
+    specs = attribution_specs(run)
     found = summary.get("attributions", [])
     if [a["id"] for a in found] != [s.id for s in specs]:
         raise _edited(root, "its attributions are not those of run.json")
@@ -262,7 +252,7 @@ def _pairs_of(root: Path, summary: Any) -> list[dict[str, Any]]:
 def _checked(root: Path, folder: Path, kind: str) -> Any:
     manifest = store.verified(folder, kind)
     for trace, expected in manifest["traces"].items():
-        path = trace_path(root, trace)
+        path = store.trace_folder(root, trace)
         if not store.is_sealed(path) or store.sha256(path / store.MANIFEST) != expected:
             raise MismatchError(
                 "artifact-changed", file=path, reason=f"{folder.name} was made from another trace"

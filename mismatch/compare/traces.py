@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mismatch import store
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.model import UNSUPPORTED
-
-
-def trace_path(root: Path, trace: str) -> Path:
-    return store.inside(root, "traces", *trace.split("/"))
 
 
 class Traces:
@@ -23,16 +20,24 @@ class Traces:
         self._read: dict[str, Tokens] = {}
 
     def is_sealed(self, trace: str) -> bool:
-        return store.is_sealed(trace_path(self._root, trace))
+        return store.is_sealed(store.trace_folder(self._root, trace))
 
     def __getitem__(self, trace: str) -> Tokens:
         if trace not in self._read:
-            self._read[trace] = read_tokens(trace_path(self._root, trace))
+            self._read[trace] = read_tokens(store.trace_folder(self._root, trace))
         return self._read[trace]
+
+    def hashes(self, traces: Iterable[str]) -> dict[str, str]:
+        """The manifest's sha256 of each trace that is sealed: what an artifact was made from."""
+        return {
+            trace: store.sha256(store.trace_folder(self._root, trace) / store.MANIFEST)
+            for trace in dict.fromkeys(traces)
+            if self.is_sealed(trace)
+        }
 
 
 def why_missing(root: Path, trace: str) -> str:
-    error = store.inside(root, "failed", *trace.split("/"), "error.json")
+    error = store.failed_folder(root, trace) / "error.json"
     if not error.is_file():
         return f"{trace} was never captured"
     found = store.read_json(error)

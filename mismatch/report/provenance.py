@@ -34,7 +34,7 @@ class Row:
 
 def read_provenance(root: Path, trace: str) -> dict[str, Any] | None:
     """A trace's provenance.json; None where the trace lies outside this folder."""
-    path = store.inside(root, "traces", *trace.split("/"), "provenance.json")
+    path = store.trace_folder(root, trace) / "provenance.json"
     return dict(store.read_json(path)) if path.is_file() else None
 
 

@@ -6,7 +6,6 @@ The template only places these; every choice (which pair, which floor, what is c
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +212,7 @@ def blocks(root: Path, pairs: Sequence[Pair], first: Pair | None) -> list[Block]
 
 
 def _block(root: Path, pair: Pair, is_lead: bool, contexts: dict[str, viewer.Context]) -> Block:
-    tokens = viewer.read_tokens(_comparison(root, pair) / "tokens.parquet")
+    tokens = viewer.read_tokens(store.comparison_folder(root, pair.id) / "tokens.parquet")
     left, right = (read_provenance(root, trace) for trace in pair.traces)
     context = _context(root, left or right, contexts)
     limit = WORST_OF_LEAD if is_lead else WORST_OF_OTHERS
@@ -230,11 +229,6 @@ def _block(root: Path, pair: Pair, is_lead: bool, contexts: dict[str, viewer.Con
         has_corpus=context.token_ids is not None,
         provenance=None if left is None or right is None else rows(left, right),
     )
-
-
-def _comparison(root: Path, pair: Pair) -> Path:
-    """The folder the compare stage wrote: the pair's id with what is unsafe in a name replaced."""
-    return store.inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair.id))
 
 
 def _context(

@@ -29,7 +29,7 @@ def plan_rows(request: Request, out: Path) -> dict[str, Any]:
 
 def _row(request: Request, cell: Cell, out: Path, loads: dict[str, int]) -> dict[str, Any]:
     tasks = request.tasks(cell)
-    sealed = sum(store.is_sealed(out / "traces" / t.trace) for t in tasks)
+    sealed = sum(store.is_sealed(store.trace_folder(out, t.trace)) for t in tasks)
     engine = find(cell.condition.engine)
     status = "cached" if sealed == len(tasks) else "to do"
     if cell.refused and status == "to do":

@@ -118,7 +118,7 @@ class Request:
     def check_engines(self, cells: Sequence[Cell], out: Path) -> None:
         """Refuse what has no interpreter here, where something of it is still to be captured."""
         for cell in (c for c in cells if not c.refused):
-            if not all(store.is_sealed(out / "traces" / t.trace) for t in self.tasks(cell)):
+            if not all(store.is_sealed(store.trace_folder(out, t.trace)) for t in self.tasks(cell)):
                 environment.interpreter(find(cell.condition.engine), cell.condition)
 
 

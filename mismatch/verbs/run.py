@@ -38,7 +38,8 @@ def _check_corners(request: Request, out: Path) -> None:
         lost = {
             trace.split("/")[0]
             for trace in attribution.corners.values()
-            if trace.split("/")[0] in refused and not store.is_sealed(out / "traces" / trace)
+            if trace.split("/")[0] in refused
+            and not store.is_sealed(store.trace_folder(out, trace))
         }
         if lost:
             named = "; ".join(f"{name} ({refused[name]})" for name in sorted(lost))

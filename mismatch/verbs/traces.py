@@ -114,7 +114,7 @@ def _bring(root: Path, end: End, place: str) -> None:
     """Copy the trace, its floors, and its corpus (for texts and who sampled it)."""
     names = [end.capture, *(n for others in end.floors().values() for n in others)]
     for name in dict.fromkeys(names):
-        _copy(end.folder.parent / name, store.inside(root, "traces", place, name), "trace")
+        _copy(end.folder.parent / name, store.trace_folder(root, f"{place}/{name}"), "trace")
     corpus = end.folder.parents[2] / "corpus" / end.corpus
     if store.is_sealed(corpus):
         _copy(corpus, store.inside(root, "corpus", end.corpus), "corpus")
