@@ -160,7 +160,8 @@ def read_study(path: Path) -> Study:
     )
 
 
-def _bad(path: Path, what: str, hint: str = "") -> MismatchError:
+def bad_study(path: Path, what: str, hint: str = "") -> MismatchError:
+    """What is wrong with a study file, as the error to raise."""
     return MismatchError("bad-study", file=path, reason=what, hint_extra=hint)
 
 
@@ -170,11 +171,11 @@ def _parse(path: Path) -> _File:
     except FileNotFoundError:
         raise MismatchError("file-missing", what="Study", file=path) from None
     except (OSError, UnicodeDecodeError) as reason:
-        raise _bad(path, f"it cannot be read ({reason})") from None
+        raise bad_study(path, f"it cannot be read ({reason})") from None
     try:
         return _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as reason:
-        raise _bad(path, f"it is not TOML: {reason}") from None
+        raise bad_study(path, f"it is not TOML: {reason}") from None
     except ValidationError as found:
         raise _said(path, found) from None
 
@@ -186,8 +187,10 @@ def _said(path: Path, found: ValidationError) -> MismatchError:
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"])
         hint = suggest(str(first["loc"][-1]), known)
-        return _bad(path, f"it has an unknown key '{place}'", f" Known: {', '.join(known)}.{hint}")
-    return _bad(path, f"'{place}': {first['msg']}")
+        return bad_study(
+            path, f"it has an unknown key '{place}'", f" Known: {', '.join(known)}.{hint}"
+        )
+    return bad_study(path, f"'{place}': {first['msg']}")
 
 
 def _fields_at(place: Sequence[Any]) -> list[str]:
@@ -211,14 +214,14 @@ def _side(path: Path, side: Side, raw: _File) -> tuple[Condition, ...]:
     for extra in (c for c in raw.condition if c.side == side):
         made.append(replace(parse_condition(extra.spec), name=extra.id))
     if not made:
-        raise _bad(path, f"it has no condition on the {side} side", f" Add a [{side}] table.")
+        raise bad_study(path, f"it has no condition on the {side} side", f" Add a [{side}] table.")
     return tuple(made)
 
 
 def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condition]:
     name = axes.get("engine")
     if not isinstance(name, str):
-        raise _bad(path, f"[{side}] number {number} names no engine", ' Write engine = "hf".')
+        raise bad_study(path, f"[{side}] number {number} names no engine", ' Write engine = "hf".')
     engine = find(name)
     values: dict[str, list[OptionValue]] = {}
     for option, given in axes.items():
@@ -226,7 +229,7 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
             continue
         choices = given if isinstance(given, list) else [given]
         if not choices:
-            raise _bad(path, f"axis {option} of [{side}] has no value")
+            raise bad_study(path, f"axis {option} of [{side}] has no value")
         values[option] = [parse_option(engine, option, option_text(value)) for value in choices]
     for chosen in itertools.product(*values.values()):
         yield Condition(name, dict(zip(values, chosen, strict=True)))
@@ -243,10 +246,10 @@ def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -
             dropped += len(sides[name]) - len(kept)
             sides[name] = kept
         if not dropped:
-            raise _bad(path, f"exclude number {number} ({rule}) matches no condition")
+            raise bad_study(path, f"exclude number {number} ({rule}) matches no condition")
     for name, left in sides.items():
         if not left:
-            raise _bad(path, f"the excludes leave no condition on the {name} side")
+            raise bad_study(path, f"the excludes leave no condition on the {name} side")
 
 
 def _has_all(condition: Condition, wanted: Mapping[str, str]) -> bool:
@@ -258,7 +261,7 @@ def _check_ids(path: Path, sides: Mapping[Side, tuple[Condition, ...]]) -> None:
     seen: dict[str, Condition] = {}
     for condition in (c for conditions in sides.values() for c in conditions):
         if condition.id in seen:
-            raise _bad(
+            raise bad_study(
                 path,
                 f"two conditions have the id '{condition.id}': {seen[condition.id].spec} and "
                 f"{condition.spec}",
@@ -272,21 +275,21 @@ def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> No
         name = condition.options.get("model")
         if name is not None and name not in raw.models:
             hint = suggest(str(name), raw.models)
-            raise _bad(path, f"[models] has no '{name}' ({condition.id} asks for it)", hint)
+            raise bad_study(path, f"[models] has no '{name}' ({condition.id} asks for it)", hint)
 
 
 def _check_attributions(path: Path, raw: _File) -> None:
     ids = [a.id for a in raw.attribute]
     for name in ids:
         if ids.count(name) > 1:
-            raise _bad(path, f"two attributions have the id '{name}'", " Give each an id.")
+            raise bad_study(path, f"two attributions have the id '{name}'", " Give each an id.")
 
 
 def one_condition(path: Path, pattern: str, conditions: Sequence[Condition]) -> Condition:
     """The one condition of that id; an id may be written as a pattern that only it matches."""
     found = matching(path, pattern, conditions)
     if len(found) > 1:
-        raise _bad(path, f"'{pattern}' matches {len(found)} conditions where one is meant")
+        raise bad_study(path, f"'{pattern}' matches {len(found)} conditions where one is meant")
     return found[0]
 
 
@@ -295,7 +298,7 @@ def matching(path: Path, pattern: str, conditions: Sequence[Condition]) -> list[
     found = [c for c in conditions if fnmatch.fnmatchcase(c.id, pattern)]
     if not found:
         ids = [c.id for c in conditions]
-        raise _bad(
+        raise bad_study(
             path,
             f"'{pattern}' matches no condition",
             f" Conditions: {', '.join(ids)}.{suggest(pattern, ids)}",
@@ -306,7 +309,9 @@ def matching(path: Path, pattern: str, conditions: Sequence[Condition]) -> list[
 def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | None:
     if raw.prompts is None:
         if raw.rollout is not None:
-            raise _bad(path, "'rollout' names who draws the ids, but the ids are given (corpus)")
+            raise bad_study(
+                path, "'rollout' names who draws the ids, but the ids are given (corpus)"
+            )
         return None
     return infer[0] if raw.rollout is None else one_condition(path, raw.rollout, infer)
 
@@ -332,7 +337,9 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
         made = [e for a in lefts for b in rights if a != b for e in _ends(a, b, paths, path)]
         if not made:
             at = f" on path {path}" if path else ""
-            raise _bad(study.path, f"pair '{left}' against '{right}'{at} has nothing to compare")
+            raise bad_study(
+                study.path, f"pair '{left}' against '{right}'{at} has nothing to compare"
+            )
         found += [e for e in made if e not in found]
     return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -89,10 +89,20 @@ def pair(ends: Ends, repeats: int, floor: Floor) -> PairSpec:
             floors.setdefault("repeat", {})[slot] = tuple(f"{condition.id}/{n}" for n in again)
         if floor == "batch":
             floors.setdefault("batch", {})[slot] = (f"{condition.id}/{batch_name(path)}",)
-    left, right = (f"{condition.id}/{path}-1" for condition, path in sides)
-    kinds = [side_of(path) for _, path in sides]
-    across = kinds[0] != kinds[1]
-    path = ends.right_path if across else f"{ends.left_path}..{ends.right_path}"
+    traces = [f"{condition.id}/{path}-1" for condition, path in sides]
     both = ends.left.id if ends.left == ends.right else f"{ends.left.id}~{ends.right.id}"
-    kind = "train-infer" if across else f"{kinds[0]}-{kinds[1]}"
-    return PairSpec(f"{both}.{path}", kind, path, left, right, floors)  # type: ignore[arg-type]
+    return pair_of(both, [path for _, path in sides], traces, floors)
+
+
+def pair_of(
+    both: str,
+    paths: Sequence[str],
+    traces: Sequence[str],
+    floors: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> PairSpec:
+    """A pair named by its conditions (`both`) and its paths; left is the train side if one is."""
+    left, right = (side_of(path) for path in paths)
+    across = left != right
+    path = paths[1] if across else f"{paths[0]}..{paths[1]}"
+    kind = "train-infer" if across else f"{left}-{right}"
+    return PairSpec(f"{both}.{path}", kind, path, traces[0], traces[1], floors)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mismatch.compare import stats
-from mismatch.compare.metrics import Aligned
+from mismatch.compare.metrics import Aligned, Tokens
 from mismatch.compare.stats import Clusters, Statistic
 
 
@@ -96,31 +96,28 @@ def attribute(corners: Corners, *, seed: int = 0, resamples: int = 2000) -> dict
 def _measured(corners: Corners, seed: int, resamples: int) -> dict[str, Any]:
     n = len(corners.knobs)
     left, right = corners.values["0" * n], corners.values["1" * n]
-    d, effects = left - right, shapley(corners)
-    alone = [left - corners.values[_toggled("0" * n, k)] for k in range(n)]
+    effects = shapley(corners)
     clusters = Clusters(corners.sequence, np.unique(corners.sequence))
-    share = _shares(clusters, d)
-    wanted: dict[tuple[str, int], Statistic] = {("gap", 0): _mean(clusters, _k3(d))}
+    gap = Tokens(clusters, left, right)
+    share = _shares(clusters, gap.d)
+    wanted: dict[tuple[str, int], Statistic] = {("gap", 0): _k3(gap)}
     for k in range(n):
+        alone = Tokens(clusters, left, corners.values[_toggled("0" * n, k)])
         wanted["share", k] = share(effects[k])
-        wanted["alone_share", k] = share(alone[k])
-        wanted["interaction", k] = share(effects[k] - alone[k])
-        wanted["alone_k3", k] = _mean(clusters, _k3(alone[k]))
+        wanted["alone_share", k] = share(alone.d)
+        wanted["interaction", k] = share(effects[k] - alone.d)
+        wanted["alone_k3", k] = _k3(alone)
     order = sorted(range(n), key=lambda k: -wanted["share", k].value())
     for a, b in pairwise(order):
         wanted["lead", a] = share(effects[a] - effects[b])
     found = stats.bootstrap_t(wanted, seed=seed, resamples=resamples)
     knobs = [_knob(corners.knobs[k], k, found) for k in order]
-    residual = float(np.abs(effects.sum(axis=0) - d).max())
+    residual = float(np.abs(effects.sum(axis=0) - gap.d).max())
     return {"gap": {"k3": stats.as_json(found["gap", 0])}, "knobs": knobs, "residual": residual}
 
 
-def _k3(d: np.ndarray) -> np.ndarray:
-    return np.asarray(np.expm1(d) - d)
-
-
-def _mean(clusters: Clusters, column: np.ndarray) -> Statistic:
-    return Statistic(clusters.means([column]), stats.MEAN)
+def _k3(tokens: Tokens) -> Statistic:
+    return Statistic(tokens.clusters.means([tokens.k3]), stats.MEAN)
 
 
 def _shares(clusters: Clusters, d: np.ndarray) -> Any:

@@ -47,6 +47,29 @@ SHARED = {
     "model": Option("str", "a checkpoint named in the study's [models] (default: the study's own)"),
 }
 
+#: What a sampler does to logits before it draws: a rollout's settings, and a scorer's alike, with
+#: one meaning on both sides. A draw needs a temperature above 0.
+SAMPLER = {
+    "temperature": Option(
+        "float", "logits are divided by it", minimum=0.01, maximum=100, scope="request"
+    ),
+    "top_p": Option(
+        "float", "the likeliest tokens of this mass are kept", minimum=1e-6, maximum=1,
+        scope="request",
+    ),
+    "top_k": Option(
+        "int", "the K likeliest tokens are kept", minimum=1, maximum=1000000, scope="request"
+    ),
+    "min_p": Option(
+        "float", "tokens of this share of the likeliest one's probability are kept", minimum=0,
+        maximum=1, scope="request",
+    ),
+    "repetition_penalty": Option(
+        "float", "logits of earlier tokens are divided by it (positive) or multiplied (negative)",
+        minimum=0.01, maximum=100, scope="request",
+    ),
+}  # fmt: skip
+
 #: Options of an engine that shows more of the distribution than the token's own value.
 DISTRIBUTION = {
     "topk": Option(

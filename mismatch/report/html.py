@@ -18,7 +18,7 @@ from mismatch.report.finding import finding, who_sampled
 from mismatch.report.glossary import about
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
-from mismatch.report.plots import strip_axis
+from mismatch.report.plots import strip_axis, waterfall
 from mismatch.report.provenance import read_provenance, rows
 from mismatch.report.viewer import SHADES, UNFOLDED, WINDOW
 from mismatch.report.words import clean
@@ -68,7 +68,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     template = _environment().get_template("template.html.j2")
     return template.render(
         axis=Markup(strip_axis(axis)),
-        attributions=[(one, shares.waterfall(one)) for one in shares.shares_of(summary)],
+        attributions=[(one, waterfall(one)) for one in shares.shares_of(summary)],
         share_cells=shares.cells,
         share_head=shares.HEAD,
         share_legend=shares.LEGEND,

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from mismatch.report.axes import LinearAxis, LogAxis, SignedAxis, Tick, linear_axis, signed_axis
 from mismatch.report.pairs import Bin, Estimate
+from mismatch.report.shares import Shares, percent
 from mismatch.report.words import clean, number, with_interval
 
 _HEIGHT = 190  # of a plot area, pixels
@@ -241,3 +242,30 @@ def _bin_label(row: Bin, x: float, y: float) -> list[Markup]:
 
 def _short(n: int) -> str:
     return f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k" if n < 10**6 else f"{n / 10**6:.1f}M"
+
+
+# ---------------------------------------------------------------- the waterfall of an attribution
+
+_ROW, _LEFT, _WIDTH = 26, 26.0, 52.0  # pixels, percent, percent
+
+
+def waterfall(shares: Shares) -> Markup:
+    """Each knob's share as a step from 0 to the whole gap; a negative one steps back."""
+    steps = [k.share.value or 0.0 for k in shares.knobs]
+    ends = [sum(steps[: k + 1]) for k in range(len(steps))]
+    low, high = min([0.0, *ends]), max([1.0, *ends])
+
+    def at(x: float) -> float:
+        return _LEFT + _WIDTH * (x - low) / (high - low)
+
+    height = _ROW * (len(steps) + 1)
+    parts = [_LINE.format("grid", at(x), at(x), 0, height - 8) for x in (0.0, 1.0)]
+    for row, (knob, step, end) in enumerate(zip(shares.knobs, steps, ends, strict=True)):
+        y, said = row * _ROW + 4, percent(knob.share)
+        start, stop = sorted((at(end - step), at(end)))
+        kind = "bar neg" if step < 0 else "bar pos"
+        parts.append(_TEXT.format("tick start", 0, y + 11, knob.knob))
+        parts.append(_RECT.format(kind, start, max(stop - start, 0.15), y, 14, said))
+        parts.append(_TEXT.format("tick start", _LEFT + _WIDTH + 1, y + 11, said))
+    told = ", ".join(f"{k.knob} {percent(k.share)}" for k in shares.knobs)
+    return _svg(height, f"waterfall of {shares.title}: {told}", parts)

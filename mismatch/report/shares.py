@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from mismatch.report.pairs import Estimate, estimate
 from mismatch.report.words import NONE, count, interval, number, sample_size
 
@@ -102,39 +100,3 @@ def cells(share: Share) -> list[str]:
     alone = f"{number(share.alone_k3.value)} {interval(share.alone_k3)}"
     shown = [percent(e) for e in (share.share, share.alone, share.interaction)]
     return [share.knob, *shown, alone, share.rank]
-
-
-# ---------------------------------------------------------------- the waterfall
-
-_ROW, _LEFT, _WIDTH = 26, 26.0, 52.0  # pixels, percent, percent
-
-_BAR = Markup(
-    '<rect class="{}" x="{:.2f}%" width="{:.2f}%" y="{:.1f}" height="14"><title>{}</title></rect>'
-)
-_LINE = Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="{:.1f}" y2="{:.1f}"/>')
-_TEXT = Markup('<text class="{}" x="{:.2f}%" y="{:.1f}">{}</text>')
-
-
-def waterfall(shares: Shares) -> Markup:
-    """Each knob's share as a step from 0 to the whole gap; a negative one steps back."""
-    steps = [k.share.value or 0.0 for k in shares.knobs]
-    ends = [sum(steps[: k + 1]) for k in range(len(steps))]
-    low, high = min([0.0, *ends]), max([1.0, *ends])
-
-    def at(x: float) -> float:
-        return _LEFT + _WIDTH * (x - low) / (high - low)
-
-    height = _ROW * (len(steps) + 1)
-    parts = [_LINE.format("grid", at(x), at(x), 0, height - 8) for x in (0.0, 1.0)]
-    for row, (knob, step, end) in enumerate(zip(shares.knobs, steps, ends, strict=True)):
-        y = row * _ROW + 4
-        start, stop = sorted((at(end - step), at(end)))
-        kind = "bar neg" if step < 0 else "bar pos"
-        parts.append(_TEXT.format("tick start", 0, y + 11, knob.knob))
-        parts.append(_BAR.format(kind, start, max(stop - start, 0.15), y, percent(knob.share)))
-        parts.append(_TEXT.format("tick start", _LEFT + _WIDTH + 1, y + 11, percent(knob.share)))
-    label = f"waterfall of {shares.title}: " + ", ".join(
-        f"{k.knob} {percent(k.share)}" for k in shares.knobs
-    )
-    svg = Markup('<svg class="plot" height="{}" role="img" aria-label="{}">{}</svg>')
-    return svg.format(height, label, Markup("").join(parts))

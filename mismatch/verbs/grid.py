@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import NoReturn
 
 from mismatch.capture import plan
 from mismatch.capture.checkpoint import inspect
 from mismatch.corners import End, corners, knobs_of
-from mismatch.errors import MismatchError, suggest
+from mismatch.errors import suggest
 from mismatch.model import (
     INFER_PATHS,
     TRAIN_PATH,
@@ -18,7 +17,7 @@ from mismatch.model import (
     Sampling,
     side_of,
 )
-from mismatch.study import Attribution, Study, pairs_of
+from mismatch.study import Attribution, Study, bad_study, pairs_of
 from mismatch.verbs.request import Cell, Request, choose_paths, read_ids, refusal
 
 
@@ -64,12 +63,8 @@ def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
         draws = condition == study.rollout
         own = tuple(p for p in paths if draws or study.rollout is None or p != "rollout")
         if not own:
-            raise MismatchError(
-                "bad-study",
-                file=study.path,
-                reason=f"{condition.id} has no path: another condition draws the ids",
-                hint_extra=" Add decode or prefill to paths.",
-            )
+            what = f"{condition.id} has no path: another condition draws the ids"
+            raise bad_study(study.path, what, " Add decode or prefill to paths.")
         reason = refusal(condition)
         yield Cell(condition, "infer", own, study.repeats, study.floor, reason, draws)
     for condition in study.sides["train"]:
@@ -89,16 +84,12 @@ def _attribution(study: Study, wanted: Attribution, cells: list[Cell]) -> Attrib
     return AttributionSpec(wanted.id, tuple(knobs), left, right, traces)
 
 
-def _bad_study(study: Study, reason: str, hint: str = "") -> NoReturn:
-    raise MismatchError("bad-study", file=study.path, reason=reason, hint_extra=hint)
-
-
 def _end(study: Study, wanted: Attribution, condition: Condition) -> End:
     if condition in study.sides["train"]:
         return End(condition, TRAIN_PATH)
     if wanted.path not in INFER_PATHS[1:]:
         hint = f" Paths: {', '.join(INFER_PATHS[1:])}.{suggest(wanted.path, INFER_PATHS[1:])}"
-        _bad_study(study, f"attribution '{wanted.id}' has the path '{wanted.path}'", hint)
+        raise bad_study(study.path, f"attribution '{wanted.id}' has the path '{wanted.path}'", hint)
     return End(condition, wanted.path)
 
 
@@ -107,18 +98,18 @@ def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str
     engine has may be made a knob of its own."""
     found = knobs_of(left, right)
     if not found:
-        _bad_study(study, f"the ends of attribution '{wanted.id}' do not differ")
+        raise bad_study(study.path, f"the ends of attribution '{wanted.id}' do not differ")
     if wanted.knobs is None:
         return found
     missing = [k for k in found if k not in wanted.knobs]
     if missing:
         what = f"leaves out {', '.join(missing)}, in which its ends differ too"
-        _bad_study(study, f"attribution '{wanted.id}' {what}")
+        raise bad_study(study.path, f"attribution '{wanted.id}' {what}")
     given = {**left.condition.options, **right.condition.options}
     unknown = [k for k in wanted.knobs if k not in found and k not in given]
     if unknown:
         hint = f" Knobs: {', '.join([*found, *given])}.{suggest(unknown[0], [*found, *given])}"
-        _bad_study(study, f"attribution '{wanted.id}' has no knob '{unknown[0]}'", hint)
+        raise bad_study(study.path, f"attribution '{wanted.id}' has no knob '{unknown[0]}'", hint)
     return list(wanted.knobs)
 
 
@@ -134,6 +125,6 @@ def _add_corner(study: Study, cells: list[Cell], corner: End) -> Cell:
     taken = [c.condition for c in cells if c.side == side and c.condition.id == corner.condition.id]
     if taken:
         what = f"the corner {corner.condition.spec} has the id of {taken[0].spec}"
-        _bad_study(study, what, " Give that condition another id.")
+        raise bad_study(study.path, what, " Give that condition another id.")
     cells.append(Cell(corner.condition, side, (corner.path,), 1, "none", refusal(corner.condition)))
     return cells[-1]

@@ -92,22 +92,12 @@ def _places(ends: Sequence[End]) -> list[str]:
 
 
 def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:
-    left, right = (side_of(e.path) for e in ends)
-    across = left != right
-    path = ends[1].path if across else f"{ends[0].path}..{ends[1].path}"
     floors: dict[str, dict[str, tuple[str, ...]]] = {}
     for slot, end, place in zip(("train", "infer"), ends, places, strict=True):
         for name, others in end.floors().items():
             floors.setdefault(name, {})[slot] = tuple(f"{place}/{n}" for n in others)
     traces = [f"{place}/{end.capture}" for place, end in zip(places, ends, strict=True)]
-    return PairSpec(
-        id=f"{places[0]}~{places[1]}.{path}",
-        kind="train-infer" if across else "train-train" if left == "train" else "infer-infer",
-        path=path,
-        left=traces[0],
-        right=traces[1],
-        floors=floors,
-    )
+    return plan.pair_of("~".join(places), [e.path for e in ends], traces, floors)
 
 
 def _bring(root: Path, end: End, place: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mismatch.engines.base import DISTRIBUTION, Engine, Machine
+from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine, Machine
 from mismatch.engines.hf import refusals
 from mismatch.model import Condition, Option
 
@@ -70,17 +70,7 @@ REQUEST = {
                             ("fp32", "model", "fp64"), scope="request"),
     "cache": Option("str", "decode token by token with a KV cache (default none)",
                     ("none", "dynamic", "static"), scope="request"),
-    "temperature": Option("float", "logits are divided by it", minimum=0.01, maximum=100,
-                          scope="request"),
-    "top_p": Option("float", "the likeliest tokens of this mass are kept", minimum=1e-6, maximum=1,
-                    scope="request"),
-    "top_k": Option("int", "the K likeliest tokens are kept", minimum=1, maximum=1000000,
-                    scope="request"),
-    "min_p": Option("float", "tokens of this share of the likeliest one's probability are kept",
-                    minimum=0, maximum=1, scope="request"),
-    "repetition_penalty": Option("float", "logits of earlier tokens are divided by it (positive) "
-                                 "or multiplied (negative)", minimum=0.01, maximum=100,
-                                 scope="request"),
+    **SAMPLER,
     **DISTRIBUTION,
 }  # fmt: skip
 

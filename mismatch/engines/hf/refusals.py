@@ -14,7 +14,6 @@ Rule = Callable[[Options, bool], str | None]
 
 PARALLEL = ("tp", "fsdp", "cp")
 FLASH = ("flash_attention_2", "flash_attention_3")
-HALF = ("bf16", "fp16")
 
 
 def reason(options: Options, gpus: int) -> str | None:

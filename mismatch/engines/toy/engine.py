@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mismatch.engines.base import DISTRIBUTION, Engine
+from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine
 from mismatch.model import Option
 
 ENGINE = Engine(
@@ -20,9 +20,7 @@ ENGINE = Engine(
             minimum=0,
             scope="request",
         ),
-        "temperature": Option(
-            "float", "logits are divided by it", minimum=0.01, maximum=100, scope="request"
-        ),
+        "temperature": SAMPLER["temperature"],
         **DISTRIBUTION,
     },
     imports=None,

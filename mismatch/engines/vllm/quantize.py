@@ -32,7 +32,6 @@ from mismatch.engines.vllm.arguments import emulation
 
 BLOCK = 128
 E4M3_MAX, INT8_MAX = 448.0, 127.0
-KINDS = ("fp8", "fp8_weights", "int8")
 
 
 def rounded(kind: str, x: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
