@@ -260,7 +260,8 @@ EXTREMES: dict[str, Callable[[Tokens], float]] = {
     "ratio_min": lambda t: float(np.min(t.ratio)),
     "ratio_max": lambda t: float(np.max(t.ratio)),
 }
-#: No interval where one sequence carries over MAX_SHARE of ΣR².
+#: No interval where one sequence carries over MAX_SHARE of ΣR², of which both are made. (Its share
+#: of ΣR is never larger, and would let through intervals that cover too little.)
 DOMINATED = ("seq_chi2", "ess_seq")
 MAX_SHARE = 0.2
 EXCESS = ("k2", "k3")
@@ -282,7 +283,7 @@ def measure(
 
     floors: name -> side -> comparisons of capture 1 with another capture of the same condition;
     several are pooled. Equal input and seed give equal numbers. notes: what overflowed, and the
-    tokens that a floor lost to NaN.
+    tokens that a floor lost.
     """
     notes: list[str] = []
     given = {(n, s): floors[n][s] for n in FLOORS for s in SIDES if floors.get(n, {}).get(s)}
@@ -291,9 +292,9 @@ def measure(
     parts = {"gap": _observe(tokens, METRICS)}
     for (name, side), several in given.items():
         kept, *lost = _finite(several, rows)
-        parts[f"floor.{name}.{side}"] = _observe(kept, token_keys())
+        parts[f"floor.{name}.{side}"] = replace(_observe(kept, token_keys()), lost=sum(lost))
         if any(lost):
-            notes.append(f"floor.{name}.{side}: {sum(lost)} tokens are NaN or infinite: left out")
+            notes.append(f"floor.{name}.{side}: {sum(lost)} tokens are NaN or infinite: no excess")
     found = _estimates(parts, seed, resamples, notes)
     floor = {
         name: {side: found[f"floor.{name}.{side}"] for n, side in given if n == name}
@@ -327,20 +328,25 @@ def _finite(parts: Sequence[Aligned], rows: np.ndarray) -> tuple[Tokens, int, in
 class _Observed:
     """What is kept of a comparison when its tokens are let go.
 
-    sizes: observations of each level. statistics: to be resampled. fixed: all others.
+    sizes: observations of each level. unseen: the bound of an event of that level never seen.
+    statistics: to be resampled. fixed: all others. lost: tokens left out as NaN or infinite.
     """
 
     keys: tuple[str, ...]
     sizes: dict[str, int]
+    unseen: dict[str, float]
     statistics: dict[str, Statistic]
     fixed: dict[str, Estimate]
+    lost: int = 0
 
 
 def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
     keys = tuple(keys)
     sizes = {"token": len(tokens.left), "sequence": len(tokens.clusters.starts)}
     if not sizes["token"]:
-        return _Observed(keys, sizes, {}, {})
+        return _Observed(keys, sizes, {}, {}, {})
+    lengths = tokens.clusters.lengths
+    unseen = {"token": stats.unseen(lengths), "sequence": stats.unseen(np.ones(len(lengths)))}
     with np.errstate(all="ignore"):
         statistics = {
             key: Statistic(tokens.clusters.means(d.columns(tokens)), d.statistic)
@@ -351,7 +357,7 @@ def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
         if stats.largest_share(2 * tokens.log_ratio) > MAX_SHARE:
             dominated = [key for key in DOMINATED if key in statistics]
             fixed |= {key: Estimate(statistics.pop(key).value()) for key in dominated}
-    return _Observed(keys, sizes, statistics, fixed)
+    return _Observed(keys, sizes, unseen, statistics, fixed)
 
 
 def _fixed(tokens: Tokens, keys: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
@@ -384,9 +390,13 @@ def _estimates(
     }
 
 
-def _excess(*parts: _Observed) -> Iterator[tuple[str, Statistic]]:
+def _excess(gap: _Observed, *floors: _Observed) -> Iterator[tuple[str, Statistic]]:
     """Gap less half of both floors: independent noise adds in d², and a repeat difference holds
-    twice one capture's variance. None where one of the three has no token."""
+    twice one capture's variance. None where one of the three has no token, or a floor lost some:
+    what an engine could not score may be its worst."""
+    parts = (gap, *floors)
+    if any(floor.lost for floor in floors):
+        return
     for key in EXCESS:
         if all(key in part.statistics for part in parts):
             means = tuple(part.statistics[key].means[0] for part in parts)
@@ -406,11 +416,11 @@ def _shown(
         notes.append(f"{label} overflows: no value")
     elif found.low is not None and math.isnan(found.low):
         notes.append(f"{label} overflows: a value, but no interval")
-    elif part and key in DEFINITIONS and math.isfinite(found.value):
-        definition = DEFINITIONS[key]
-        if definition.event:
-            found = stats.unseen(found, part.sizes["sequence"])
-        found = definition.scale.of(found, part.sizes[METRICS[key][2]])
+    if part and key in DEFINITIONS and math.isfinite(found.value):
+        definition, level = DEFINITIONS[key], METRICS[key][2]
+        if definition.event and found.value == found.high == 0:
+            found = found._replace(high=part.unseen[level])
+        found = definition.scale.of(found, part.sizes[level])
     return stats.as_json(found)
 
 

@@ -261,15 +261,22 @@ def fisher_z(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return z, np.where(perfect[..., None], 0.0, np.stack(by, axis=-1))
 
 
-def unseen(share: Estimate, sequences: int) -> Estimate:
-    """The upper bound of a share that no sequence showed: 1 - 0.025^(1/S), instead of 0.
+def unseen(weights: np.ndarray) -> float:
+    """The upper bound of a mean of events that none of S sequences showed; 0 is no bound, since
+    resampling what has no event never draws one.
 
-    The exact binomial bound (Clopper & Pearson 1934) on the share of sequences that would show it,
-    which no share of their tokens exceeds. Resampling what has no event never draws one.
+    weights: (S,) what each sequence counts (its tokens, or 1). Where sequence i shows events with
+    probability p_i, nothing is seen with probability Π(1 - p_i); the bound is the largest
+    Σ weight·p_i / Σ weight that leaves this at 2.5%. With c_i = -ln(1 - p_i) it is a concave
+    problem of fixed Σ c_i = -ln 0.025, solved by c_i = max(0, ln(weight_i / level)) (water-filling:
+    Boyd & Vandenberghe 2004, example 5.2). Equal weights give the exact binomial bound
+    1 - 0.025^(1/S) (Clopper & Pearson 1934).
     """
-    if share.value != 0 or share.high != 0:
-        return share
-    return share._replace(high=1 - TAIL ** (1 / sequences))
+    weight = np.sort(weights / np.sum(weights))[::-1]
+    logs = np.log(weight)
+    levels = (np.cumsum(logs) + math.log(TAIL)) / np.arange(1, len(logs) + 1)
+    used = np.flatnonzero(logs > levels)[-1] + 1  # the heaviest, down to the level they share
+    return float(np.sum(weight[:used] - math.exp(levels[used - 1])))
 
 
 # ---------------------------------------------------------------- observations made ready
@@ -395,7 +402,7 @@ def _studentised(statistic: Statistic, drawn: _Drawn, value: float) -> Estimate:
     they were dropped too, a rare event seen in one sequence would have its own share as its bound.)
     """
     theta, error = _linearised(statistic, drawn)
-    if not np.isfinite(error[0]):
+    if np.isnan(error[0]) or np.isinf(error).any():
         return Estimate(value, math.nan, math.nan)
     if error[0] == 0:
         return Estimate(value, value, value)
@@ -409,7 +416,8 @@ def _studentised(statistic: Statistic, drawn: _Drawn, value: float) -> Estimate:
 
 
 def _linearised(statistic: Statistic, drawn: _Drawn) -> tuple[np.ndarray, np.ndarray]:
-    """(1 + B,) statistics and their standard errors.
+    """(1 + B,) statistics and their standard errors: infinite where one overflows, NaN where a
+    resample holds no observation.
 
     The S/(S - 1) of the cluster variance is left out: it cancels between t and the interval.
     """
@@ -425,7 +433,9 @@ def _linearised(statistic: Statistic, drawn: _Drawn) -> tuple[np.ndarray, np.nda
         weights[:, at] -= weights[:, column] * shift[:, column]
     parts = weights[:, :, None] * weights[:, None, :] * drawn.second(where)
     square, size = parts.sum(axis=(1, 2)), np.abs(parts).sum(axis=(1, 2))
-    return theta, np.sqrt(np.where(square <= ROUNDING * size, 0.0, square))
+    error = np.sqrt(np.where(square <= ROUNDING * size, 0.0, square))
+    overflows = ~np.isfinite(size) & (counts > 0).all(axis=1)
+    return theta, np.where(overflows, math.inf, error)
 
 
 # ---------------------------------------------------------------- quantiles
@@ -464,6 +474,8 @@ def _share_bounds(x: np.ndarray, starts: np.ndarray, p: float, value: float) -> 
         return ()
     hits, counts = np.add.reduceat(inside, starts, dtype=np.int64), np.diff(starts, append=len(x))
     off = (hits - np.mean(inside) * counts) / len(x)
-    error = np.sqrt(np.sum(off**2) * len(starts) / (len(starts) - 1))
+    clustered = np.sum(off**2) * len(starts) / (len(starts) - 1)
+    # Sequences that happen to hold the same number inside would leave no variance at all.
+    error = math.sqrt(max(clustered, p * (1 - p) / len(x)))
     reach = float(stdtrit(len(starts) - 1, 1 - TAIL) * error)
     return p - reach, p + reach

@@ -254,6 +254,15 @@ def test_an_interval_that_overflows_is_null_with_a_note() -> None:
     assert "chi2_token overflows: a value, but no interval" in found.notes
 
 
+def test_a_metric_made_of_k3_is_shown_as_itself_where_the_interval_overflows() -> None:
+    """k3 of e^400 has no interval; 20 / k3 is then a tiny length, never k3 itself."""
+    found = measure(of_d([400.0, *[0.01] * 19], [2] * 10), {}).metrics
+    assert found["k3"]["value"] == pytest.approx(math.exp(400) / 20, rel=1e-9)
+    assert found["k3"]["low"] is None
+    assert found["clamp_length"]["value"] == pytest.approx(400 / math.exp(400), rel=1e-9)
+    assert found["ess_half_length"]["value"] == pytest.approx(10 * math.log(2) / math.exp(400))
+
+
 # ---------------------------------------------------------------- intervals
 
 
@@ -277,6 +286,17 @@ def test_an_event_never_seen_has_the_exact_upper_bound(sequences: int) -> None:
         assert metrics[key] == {"value": 0.0, "low": 0.0, "high": pytest.approx(bound)}
     assert metrics["seq_clamped_count"]["high"] == pytest.approx(bound * sequences)
     assert metrics["exact_fraction"]["high"] == 0.0
+
+
+def test_an_event_never_seen_may_hide_in_the_long_sequences() -> None:
+    """9 short sequences and a long one of half the tokens: the bound of a token share is above the
+    one of a sequence share."""
+    metrics = measure(of_d(np.full(90, 0.01), [5] * 9 + [45]), {}).metrics
+    of_sequences = 1 - 0.025 ** (1 / 10)
+    assert metrics["seq_clamped_count"]["high"] == pytest.approx(10 * of_sequences)
+    high = metrics["extreme_fraction_2"]["high"]
+    assert high is not None
+    assert high > 1.3 * of_sequences
 
 
 def test_bit_equal_sides_are_exact_everywhere() -> None:
@@ -469,14 +489,17 @@ def test_the_excess_is_over_one_floor_that_has_both_sides(
     assert found["k2"]["value"] == pytest.approx(only("k2", noisy(28))["value"] - floor)  # type: ignore[operator]
 
 
-def test_nan_in_a_floor_is_dropped_with_a_note() -> None:
-    """Other tokens of that floor still count; a floor without any has an excess of null."""
+def test_a_floor_that_lost_tokens_to_nan_has_no_excess() -> None:
+    """The floor shows its other tokens, with a note; an excess over the few left would be a guess.
+    """
     gap, floor = noisy(29), noisy(30)
     some = replace(floor, lp_infer=np.where(np.arange(600) < 3, np.nan, floor.lp_infer))
     found = measure(gap, {"batch": {"train": [some], "infer": [floor]}})
-    assert found.notes == ["floor.batch.train: 3 tokens are NaN or infinite: left out"]
+    assert found.notes == ["floor.batch.train: 3 tokens are NaN or infinite: no excess"]
+    assert found.floor is not None
+    assert found.floor["batch"]["train"]["k3"]["value"] is not None
     assert found.excess is not None
-    assert None not in found.excess["k3"].values()
+    assert found.excess["k3"] == {"value": None, "low": None, "high": None}
     none = replace(floor, lp_infer=np.full(600, np.nan, np.float32))
     found = measure(gap, {"batch": {"train": [none], "infer": [floor]}})
     assert found.excess is not None

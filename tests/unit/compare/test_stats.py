@@ -305,3 +305,33 @@ def test_quantile_intervals_cover() -> None:
         assert found.high is not None
         inside += found.low <= truth <= found.high
     assert 0.91 <= inside / 600 <= 0.985
+
+
+def test_the_bound_of_what_was_never_seen_is_the_worst_that_would_be_missed() -> None:
+    """No chances p_i that go unseen with 2.5% give a larger weighted share; some reach it."""
+    weights = np.array([1.0, 1, 2, 3, 8, 30])
+    bound = stats.unseen(weights)
+    draws = np.random.default_rng(0).dirichlet(np.full(6, 0.3), size=20000)
+    chances = 1 - 0.025**draws  # Π(1 - p_i) = 0.025 in each
+    shares = chances @ weights / weights.sum()
+    assert shares.max() <= bound
+    assert shares.max() > 0.98 * bound
+    assert stats.unseen(np.ones(40)) == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
+def test_a_quantile_of_even_sequences_still_has_a_width() -> None:
+    """Forty sequences with one of ten tokens beyond p90 each: the binomial spread remains."""
+    x = np.tile(np.arange(10.0), 40) + np.random.default_rng(2).random(400)
+    (found,) = stats.quantiles(x, np.arange(0, 400, 10), [0.9])
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+
+
+def test_a_standard_error_that_overflows_is_no_interval_of_no_width() -> None:
+    """Values of 1e200 have a mean, but the squares of their residuals do not exist."""
+    x = np.array([1e200, *[1.0] * 39])
+    found = one(Statistic(means([x], np.full(20, 2)), stats.MEAN))
+    assert found.value == pytest.approx(1e200 / 40)
+    assert found.low is not None
+    assert math.isnan(found.low)
