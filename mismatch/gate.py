@@ -46,6 +46,20 @@ EXCESS_KEYS = ("k2", "k3")
 #: metrics.md: fewer sequences than this have no interval.
 MIN_SEQUENCES = 8
 
+#: Metrics of either sign, 0 where the sides agree. A maximum holds their size: -5 nats are as far
+#: off as 5.
+SIGNED = (
+    "k1",
+    "logprob_diff_mean",
+    "seq_log_ratio_mean",
+    "seq_log_ratio_p05",
+    "seq_log_ratio_p50",
+    "seq_log_ratio_p95",
+    "seq_log_ratio_slope_per_1k",
+    "seq_k1",
+    "log_ppl_diff",
+)
+
 #: Metrics that never have an interval, and what to gate on instead.
 VALUE_ONLY = {
     "abs_logprob_diff_max": "abs_logprob_diff_p99",
@@ -73,6 +87,20 @@ class Rule:
         """The key as it was written: `k3` or `excess.k3`."""
         return f"excess.{self.key}" if self.excess else self.key
 
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """Where the metric may lie."""
+        if self.bound == "min":
+            return self.limit, math.inf
+        return (-self.limit if self.key in SIGNED else -math.inf), self.limit
+
+    @property
+    def wanted(self) -> str:
+        """`allowed` in words."""
+        if self.bound == "min":
+            return f"at least {self.limit:.6g}"
+        return f"within ±{self.limit:.6g}" if self.key in SIGNED else f"at most {self.limit:.6g}"
+
 
 def parse_rule(text: str, bound: Bound, known: Iterable[str]) -> Rule:
     """`k3=1e-3` or `excess.k3=5e-4` -> Rule. known: the metric keys there are.
@@ -88,6 +116,10 @@ def parse_rule(text: str, bound: Bound, known: Iterable[str]) -> Rule:
     metrics = list(known)
     if key not in (EXCESS_KEYS if excess else metrics):
         raise _unknown_metric(name, metrics)
+    if bound == "max" and key in SIGNED and limit < 0:
+        raise MismatchError(
+            "bad-rule", rule=text, hint_extra=f" A maximum of {key} holds its size: 0 or more."
+        )
     return Rule(key, bound, limit, excess)
 
 
@@ -261,16 +293,17 @@ def _hold(pair: Pair, rule: Rule, estimate: Estimate) -> Ruling:
     top = math.inf if high is None else high
     shown = f"{rule.name} = {value:.6g} on {_size(pair)}; its 95% interval"
     shown += f" [{bottom:.6g}, {top:.6g}]"
-    limit = f"{rule.limit:.6g}"
-    inside = top <= rule.limit if rule.bound == "max" else bottom >= rule.limit
-    outside = bottom > rule.limit if rule.bound == "max" else top < rule.limit
-    wanted = f"at {'most' if rule.bound == 'max' else 'least'} {limit}"
-    if inside:
-        return "pass", f"{shown} lies wholly {wanted}.{_caution(rule)}"
-    if outside:
-        side = "above" if rule.bound == "max" else "below"
-        return "fail", f"{shown} lies wholly {side} {limit}; {wanted} was asked."
-    return "inconclusive", f"{shown} reaches across {limit}: {_what_would_tell(pair, rule, value)}."
+    least, most = rule.allowed
+    if least <= bottom and top <= most:
+        return "pass", f"{shown} lies wholly {rule.wanted}."
+    if bottom > most or top < least:
+        side, edge = ("above", most) if bottom > most else ("below", least)
+        return "fail", f"{shown} lies wholly {side} {edge:.6g}; {rule.wanted} was asked."
+    edge = most if bottom <= most < top else least
+    return (
+        "inconclusive",
+        f"{shown} reaches across {edge:.6g}: {_what_would_tell(pair, rule, value)}.",
+    )
 
 
 def _what_would_tell(pair: Pair, rule: Rule, value: float | None) -> str:
@@ -282,9 +315,3 @@ def _what_would_tell(pair: Pair, rule: Rule, value: float | None) -> str:
         needed = math.ceil(math.log(0.025) / math.log1p(-rule.limit))
         return f"never seen in {pair.get('sequences')} sequences; about {needed} would tell"
     return "more sequences would narrow it"
-
-
-def _caution(rule: Rule) -> str:
-    """k1 is signed: below a maximum it may still hide a large gap of the other sign."""
-    signed = rule.key == "k1" and rule.bound == "max"
-    return " k1 can be negative: gate on k3 beside it." if signed else ""

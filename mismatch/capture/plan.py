@@ -100,9 +100,18 @@ def pair_of(
     traces: Sequence[str],
     floors: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> PairSpec:
-    """A pair named by its conditions (`both`) and its paths; left is the train side if one is."""
+    """A pair named by its conditions (`both`) and its paths; left is the train side if one is.
+
+    An end is no floor of its own gap: forced decodes repeat the rollout, but where one of them is
+    what the rollout is held against, it would be subtracted from itself.
+    """
     left, right = (side_of(path) for path in paths)
     across = left != right
     path = paths[1] if across else f"{paths[0]}..{paths[1]}"
     kind = "train-infer" if across else f"{left}-{right}"
-    return PairSpec(f"{both}.{path}", kind, path, traces[0], traces[1], floors)  # type: ignore[arg-type]
+    others: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, slots in floors.items():
+        for slot, captures in slots.items():
+            if kept := tuple(c for c in captures if c not in traces):
+                others.setdefault(name, {})[slot] = kept
+    return PairSpec(f"{both}.{path}", kind, path, traces[0], traces[1], others)  # type: ignore[arg-type]

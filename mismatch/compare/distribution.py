@@ -43,7 +43,7 @@ def read_top(folder: Path, tokens: Tokens) -> Top | None:
     where = np.flatnonzero(tokens.scored)
     key = tokens.sequence[where].astype(np.int64) << 32 | tokens.position[where]
     row = np.searchsorted(key, column["sequence_id"].astype(np.int64) << 32 | column["position"])
-    depth = int(column["rank"].max()) + 1 if len(row) else 0
+    depth = int(column["rank"].max(initial=0)) + 1
     ids = np.full((len(where), depth), -1, np.int64)
     logprobs = np.full((len(where), depth), -np.inf)
     ids[row, column["rank"]] = column["token_id"]
@@ -68,12 +68,17 @@ def _columns(left: Top, right: Top) -> dict[str, np.ndarray]:
     p, q = _with_rest(p), _with_rest(q)
     middle = (p + q) / 2
     return {
-        "top1_flip_rate": (left.ids[:, 0] != right.ids[:, 0]).astype(np.float64),
+        "top1_flip_rate": _flips(left.ids[:, 0], right.ids[:, 0]),
         "kl_infer_train_lb": _kl(q, p),
         "kl_train_infer_lb": _kl(p, q),
         "js_lb": (_kl(p, middle) + _kl(q, middle)) / 2,
         "tv_lb": np.abs(p - q).sum(axis=1) / 2,
     }
+
+
+def _flips(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(n,) 1 where the likeliest tokens differ, NaN where a side gave none."""
+    return np.where((left < 0) | (right < 0), np.nan, left != right)
 
 
 def _with_rest(p: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ able to check hashes when the machine they came from is gone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mismatch.verbs.conclude import conclude
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A sealed trace somewhere on this machine."""
+    """A sealed trace somewhere on this machine, in a folder of any name."""
 
     folder: Path
     condition: str
@@ -30,25 +30,37 @@ class End:
     path: str
     corpus: str
     digest: str
+    made: dict[str, Any]
+
+    @property
+    def root(self) -> Path | None:
+        """The run folder it lies in; None where it was copied out of one."""
+        above = self.folder.parents
+        return above[2] if len(above) > 2 and above[1].name == "traces" else None
 
     @property
     def run_name(self) -> str:
-        """The run folder's name, made safe; empty where the trace was copied out of its run."""
-        inside = self.folder.parents[1].name == "traces"
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.folder.parents[2].name) if inside else ""
+        """The run folder's name, made safe; empty where there is none."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.root.name) if self.root else ""
 
-    def floors(self) -> dict[str, tuple[str, ...]]:
-        """Captures beside a capture 1 that repeat it; another capture has none."""
+    def floors(self) -> dict[str, dict[str, Path]]:
+        """Name -> capture -> folder of those beside it that repeat it; of a capture 1 alone."""
         if not self.capture.endswith("-1"):
             return {}
         found = {
-            "repeat": self._sealed(plan.repeat_names(self.path, 9)),
-            "batch": self._sealed((plan.batch_name(self.path),)),
+            "repeat": self._repeats(plan.repeat_names(self.path, 9)),
+            "batch": self._repeats((plan.batch_name(self.path),)),
         }
         return {name: others for name, others in found.items() if others}
 
-    def _sealed(self, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(n for n in names if store.is_sealed(self.folder.parent / n))
+    def _repeats(self, names: Sequence[str]) -> dict[str, Path]:
+        folders = {name: self.folder.parent / name for name in names}
+        return {n: f for n, f in folders.items() if store.is_sealed(f) and self._repeated_by(n, f)}
+
+    def _repeated_by(self, capture: str, folder: Path) -> bool:
+        """A folder's place and name prove nothing: what it says of itself does."""
+        provenance = store.read_json(folder / "provenance.json")
+        return provenance["capture"] == capture and _made(provenance) == self.made
 
 
 def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
@@ -76,8 +88,18 @@ def _read(folder: Path) -> End:
     provenance = store.read_json(folder / "provenance.json")
     digest = store.sha256(folder / store.MANIFEST)
     condition, _, capture = str(provenance["trace"]).rpartition("/")
-    corpus = str(manifest["corpus"])
-    return End(folder.absolute(), condition, capture, str(provenance["path"]), corpus, digest)
+    corpus, path = str(manifest["corpus"]), str(provenance["path"])
+    return End(folder.absolute(), condition, capture, path, corpus, digest, _made(provenance))
+
+
+def _made(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """How a trace was made, as far as a floor must be made alike."""
+    return {
+        "condition": provenance.get("condition"),
+        "model": (provenance.get("model") or {}).get("digest"),
+        "corpus": provenance.get("corpus"),
+        "versions": (provenance.get("facts") or {}).get("versions"),
+    }
 
 
 def _places(ends: Sequence[End]) -> list[str]:
@@ -102,11 +124,13 @@ def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:
 
 def _bring(root: Path, end: End, place: str) -> None:
     """Copy the trace, its floors, and its corpus (for texts and who sampled it)."""
-    names = [end.capture, *(n for others in end.floors().values() for n in others)]
-    for name in dict.fromkeys(names):
-        _copy(end.folder.parent / name, store.trace_folder(root, f"{place}/{name}"), "trace")
-    corpus = end.folder.parents[2] / "corpus" / end.corpus
-    if store.is_sealed(corpus):
+    captures = {end.capture: end.folder}
+    for others in end.floors().values():
+        captures |= others
+    for name, folder in captures.items():
+        _copy(folder, store.trace_folder(root, f"{place}/{name}"), "trace")
+    corpus = end.root / "corpus" / end.corpus if end.root else None
+    if corpus is not None and store.is_sealed(corpus):
         _copy(corpus, store.inside(root, "corpus", end.corpus), "corpus")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mismatch.compare.metrics import Aligned, measure
 from mismatch.errors import MismatchError
-from mismatch.gate import EXIT_CODES, VERDICTS, Rule, judge, parse_rule
+from mismatch.gate import EXIT_CODES, SIGNED, VERDICTS, Rule, judge, parse_rule
 
 KNOWN = ("k1", "k2", "k3", "abs_logprob_diff_p99", "abs_logprob_diff_max", "extreme_fraction_1.1")
 K3 = Rule("k3", "max", 1e-3, False)
@@ -54,7 +56,7 @@ def verdict_of(pair: dict[str, Any], rule: Rule = K3) -> tuple[str, str]:
         (" k3 = 0.001 ", Rule("k3", "max", 1e-3, False)),
         ("excess.k3=5e-4", Rule("k3", "max", 5e-4, True)),
         ("extreme_fraction_1.1=.2", Rule("extreme_fraction_1.1", "max", 0.2, False)),
-        ("k1=-2", Rule("k1", "max", -2.0, False)),
+        ("k2=-2", Rule("k2", "max", -2.0, False)),
     ],
 )
 def test_a_rule_is_read_from_its_text(text: str, rule: Rule) -> None:
@@ -63,10 +65,11 @@ def test_a_rule_is_read_from_its_text(text: str, rule: Rule) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "k3", "k3=", "=1", "k3=nan", "k3=inf", "k3=-inf", "k3=1e999", "k3=1=2", "k3=x"]
+    "text",
+    ["", "k3", "k3=", "=1", "k3=nan", "k3=inf", "k3=-inf", "k3=1e999", "k3=1=2", "k3=x", "k1=-2"],
 )
 def test_text_that_is_no_rule_is_refused(text: str) -> None:
-    """A missing key or limit, and a limit that is not a finite number, are bad rules."""
+    """A missing key or limit, a limit that is not finite, and a size below 0 are bad rules."""
     with pytest.raises(MismatchError) as caught:
         parse_rule(text, "max", KNOWN)
     assert (caught.value.code, caught.value.exit_code) == ("bad-rule", 2)
@@ -140,12 +143,45 @@ def test_an_open_end_never_passes_the_bound_it_faces() -> None:
     assert verdict_of(upward, Rule("k3", "min", 1e-4, False))[0] == "pass"
 
 
-def test_k1_below_a_maximum_carries_a_caution() -> None:
-    """k1 can be negative, so a pass on it says that k3 must stand beside it."""
-    pair = a_pair(metrics={"k1": {"value": -5.0, "low": -6.0, "high": -4.0}})
-    verdict, reason = verdict_of(pair, Rule("k1", "max", 0.1, False))
-    assert verdict == "pass"
-    assert "k1 can be negative" in reason
+@pytest.mark.parametrize("key", SIGNED)
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.05, 0.02, "pass"),
+        (-6.0, -4.0, "fail"),
+        (4.0, 6.0, "fail"),
+        (-6.0, 0.05, "inconclusive"),
+        (None, 0.05, "inconclusive"),
+    ],
+)
+def test_a_maximum_of_a_signed_metric_holds_its_size(
+    key: str, low: float | None, high: float, verdict: str
+) -> None:
+    """A gap of -5 nats is no smaller than one of 5: neither passes a maximum of 0.1."""
+    pair = a_pair(metrics={key: {"value": high, "low": low, "high": high}})
+    found, reason = verdict_of(pair, Rule(key, "max", 0.1, False))
+    assert found == verdict
+    assert "within ±0.1" in reason or found == "inconclusive"
+
+
+def test_signed_metrics_are_those_whose_sign_turns_with_the_sides() -> None:
+    """Swapping the sides negates these metrics, and no other."""
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(5, 40, size=64)
+    left, right = rng.normal(-3, 1, size=(2, lengths.sum())).astype(np.float32)
+    sequence = np.repeat(np.arange(64), lengths)
+    position = np.arange(len(sequence))
+    one, other = (
+        measure(Aligned(sequence, position, *sides), {}, resamples=10).metrics
+        for sides in ((left, right), (right, left))
+    )
+    quantile = {"seq_log_ratio_p05": "seq_log_ratio_p95", "seq_log_ratio_p95": "seq_log_ratio_p05"}
+    turned = {
+        key
+        for key in one
+        if one[key]["value"] == pytest.approx(-other[quantile.get(key, key)]["value"])
+    }
+    assert {k for k in turned if one[k]["value"]} == set(SIGNED)
 
 
 # ---------------------------------------------------------------- no evidence

@@ -81,3 +81,15 @@ def test_pairs_come_train_infer_first_in_the_order_of_the_paths() -> None:
 def test_without_floors_a_pair_names_none() -> None:
     """One capture has no floor: null, never 0."""
     assert _pairs(("decode",), 1, "none")[0].floors == {}
+
+
+def test_an_end_is_no_floor_of_its_own_gap() -> None:
+    """Forced decodes repeat a rollout, but the one it is held against is not subtracted from it."""
+    by_path = {s.path: s for s in _pairs(("rollout", "decode"), 3, "none")}
+    assert by_path["rollout..decode"].floors == {
+        "repeat": {
+            "train": ("vllm-bf16/decode-2",),
+            "infer": ("vllm-bf16/decode-2", "vllm-bf16/decode-3"),
+        }
+    }
+    assert _pairs(("rollout", "decode"), 1, "none")[2].floors == {}

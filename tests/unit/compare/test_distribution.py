@@ -69,6 +69,31 @@ def test_flips_are_counted_at_rank_0() -> None:
     assert flips.mean() == np.mean(p.argmax(1) != q.argmax(1)) > 0
 
 
+def test_a_position_without_a_likeliest_token_neither_flips_nor_agrees() -> None:
+    """Where a side gave no id, top1_flip_rate is unknown, not a flip."""
+    p, q = _logprobs(1.0)
+    left, right = _top(p, 3), _top(q, 3)
+    left.ids[:5], left.ids[10], right.ids[10] = -1, -1, -1
+    flips = columns(left, right)["top1_flip_rate"]
+    assert np.flatnonzero(np.isnan(flips)).tolist() == [0, 1, 2, 3, 4, 10]
+
+
+def test_a_top_k_that_holds_no_token_is_read_as_none(tmp_path: Path) -> None:
+    """An engine that gave no rank at all leaves an empty table: every id is -1."""
+    corpus = make_corpus([(np.arange(4), None)])
+    nothing = [np.full((4, 2), -1, np.int32)]
+
+    def fill(aside: Path) -> None:
+        store.write_trace_tokens(aside / "tokens.parquet", corpus, [np.zeros(4, np.float32)])
+        store.write_topk(aside / "topk.parquet", corpus, nothing, [np.zeros((4, 2), np.float32)])
+
+    store.seal(tmp_path / "score-1", fill, {"kind": "trace"})
+    top = read_top(tmp_path / "score-1", read_tokens(tmp_path / "score-1"))
+    assert top is not None
+    assert (top.ids == -1).all()
+    assert np.isnan(columns(top, top)["top1_flip_rate"]).all()
+
+
 def test_equal_sides_are_exactly_zero() -> None:
     """The same top-k on both sides: every divergence is 0."""
     p, _ = _logprobs(1.0)

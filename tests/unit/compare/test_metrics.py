@@ -490,8 +490,7 @@ def test_the_excess_is_over_one_floor_that_has_both_sides(
 
 
 def test_a_floor_that_lost_tokens_to_nan_has_no_excess() -> None:
-    """The floor shows its other tokens, with a note; an excess over the few left would be a guess.
-    """
+    """The floor shows its other tokens, with a note; an excess over the few left is a guess."""
     gap, floor = noisy(29), noisy(30)
     some = replace(floor, lp_infer=np.where(np.arange(600) < 3, np.nan, floor.lp_infer))
     found = measure(gap, {"batch": {"train": [some], "infer": [floor]}})
