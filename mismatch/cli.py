@@ -57,8 +57,16 @@ def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
 def _compared(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Show a comparison; comparing no token at all is never a pass."""
     _show(summary, folder, as_json)
-    if not any(pair["tokens"] for pair in summary["pairs"]):
+    if not _has_tokens(summary):
         raise typer.Exit(NO_EVIDENCE)
+
+
+def _has_tokens(summary: dict[str, Any]) -> bool:
+    """Of trainer against engine, where that is compared at all; two paths of one engine agreeing
+    say nothing about the trainer."""
+    pairs = summary["pairs"]
+    across = [pair for pair in pairs if pair["kind"] == "train-infer"]
+    return any(pair["tokens"] for pair in across or pairs)
 
 
 def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
@@ -78,7 +86,7 @@ def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         )
         _print_error(error)
         raise typer.Exit(error.exit_code)
-    _show(summary, out, as_json)
+    _compared(summary, out, as_json)
 
 
 @app.command()
@@ -135,6 +143,8 @@ def run(
             what="run takes a study file, or --model, --train, --infer and --out.",
             todo="See: mismatch-probe run --help",
         )
+    if corpus is not None:
+        _refuse_beside_corpus(context)
     with Progress(ERR) as progress:
         summary = api.run(
             model=model, train=train, infer=infer, out=out, prompts=prompts, corpus=corpus,
@@ -147,14 +157,26 @@ def run(
 
 
 def _refuse_beside_study(context: typer.Context) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in _BESIDE_STUDY:
-            raise MismatchError(
-                "usage",
-                what=f"--{name.replace('_', '-')} cannot stand beside a study file, which says it.",
-                todo="Write it into the study file.",
-            )
+    for name in (n for n in context.params if n not in _BESIDE_STUDY and _stated(context, n)):
+        raise MismatchError(
+            "usage",
+            what=f"--{name.replace('_', '-')} cannot stand beside a study file, which says it.",
+            todo="Write it into the study file.",
+        )
+
+
+def _refuse_beside_corpus(context: typer.Context) -> None:
+    for name in (n for n in ("samples", "max_tokens", "seed") if _stated(context, n)):
+        raise MismatchError(
+            "usage",
+            what=f"--{name.replace('_', '-')} says how to draw ids, and --corpus gives them.",
+            todo="Leave it out, or give --prompts in place of --corpus.",
+        )
+
+
+def _stated(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 _BESIDE_STUDY = ("study", "out", "json")

@@ -157,6 +157,11 @@ def seal(
     return sha256(folder / MANIFEST)
 
 
+def discard(folder: Path) -> None:
+    """Remove an artifact whose sources are gone: nothing may be read from it any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 

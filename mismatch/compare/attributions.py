@@ -41,6 +41,7 @@ def _attribute(root: Path, spec: AttributionSpec, seed: int) -> dict[str, Any]:
     }
     missing = [t for t in dict.fromkeys(spec.corners.values()) if not traces.is_sealed(t)]
     if missing:
+        store.discard(attribution_path(root, spec.id))
         reasons = [why_missing(root, t) for t in missing]
         return {**head, "missing": reasons, "tokens": 0, "sequences": 0, "knobs": []}
     left = traces[spec.corners["0" * len(spec.knobs)]]

@@ -60,6 +60,7 @@ def pair_specs(run: Mapping[str, Any]) -> list[PairSpec]:
 def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     missing = [t for t in (spec.left, spec.right) if not traces.is_sealed(t)]
     if missing:
+        store.discard(store.comparison_folder(root, spec.id))
         return _failed(root, spec, missing)
     gap = align(traces[spec.left], traces[spec.right])
     measured = measure(gap, _floors(spec, traces), seed=SEED)

@@ -76,7 +76,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def toy_run(model: Path, *more: object) -> list[object]:
     """A run of toy against toy with noise on one side: quick, and with a gap."""
+    drawn = [] if "--corpus" in more else ["--max-tokens", 12]
     return [
-        "run", "--model", model, "--train", "toy:noise=0.05", "--infer", "toy", "--max-tokens", 12,
-        *more,
+        "run", "--model", model, "--train", "toy:noise=0.05", "--infer", "toy", *drawn, *more,
     ]  # fmt: skip

@@ -72,6 +72,7 @@ def test_bad_corpora(
         ({"--model": "nowhere"}, "there is no such folder"),
         ({"--corpus": "nowhere.jsonl"}, "does not exist"),
         ({"--repeats": "0"}, "--help"),
+        ({"--samples": "2"}, "--corpus gives them"),
         ({"--nonsense": "1"}, "--help"),
     ],
 )

@@ -171,6 +171,27 @@ def test_nan_is_kept_counted_and_no_evidence(probe: Probe, attention: Path, corp
     assert (verdict.code, verdict.json["verdict"]) == (4, "no_evidence")
 
 
+def test_a_run_of_nothing_but_nan_is_no_success(
+    probe: Probe, attention: Path, tmp_path: Path
+) -> None:
+    """Every capture was taken and no token is finite: the report is there, the exit code is 4."""
+    (tmp_path / "two.jsonl").write_text('{"token_ids": [1, 2]}\n')
+    env = {"MISMATCH_TOY_FAULT": "score:nan"}
+    done = probe(*toy_run(attention, "--corpus", "two.jsonl", "--out", "o", "--json"), env=env)
+    assert (done.code, done.json["pairs"][0]["nan_tokens"]) == (4, 1)
+    assert (tmp_path / "o" / "report.html").is_file()
+
+
+def test_a_pair_that_lost_its_trace_keeps_no_old_comparison(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """compare again without the trace: the gate finds no evidence, not a damaged folder."""
+    probe(*toy_run(attention, "--corpus", corpus, "--out", "o"))
+    shutil.rmtree(tmp_path / "o" / "traces" / INFER)
+    assert probe("compare", "o").code == 4
+    assert probe("gate", "o", "--max", "k3=1").code == 4
+
+
 def test_a_failed_rollout_blocks_the_trainer_with_a_reason(
     probe: Probe, attention: Path, prompts: Path, tmp_path: Path
 ) -> None:
