@@ -216,12 +216,12 @@ def write_trace_tokens(
     path: Path,
     corpus: Corpus,
     logprobs: list[np.ndarray],
-    entropies: list[np.ndarray] | None = None,
+    beside: Mapping[str, list[np.ndarray]] | None = None,
 ) -> None:
     """A trace's tokens.parquet: one row for each position of each sequence.
 
-    logprobs, entropies: one float array per sequence, same length as its ids; unscored entries are
-    ignored. No column `entropy` where it was not captured.
+    logprobs: one float array per sequence, same length as its ids; unscored entries are ignored.
+    beside: more such columns by name.
     """
     scored = np.concatenate(corpus.scored)
     columns = {
@@ -229,8 +229,8 @@ def write_trace_tokens(
         "token_id": np.concatenate(corpus.token_ids).astype(np.int32),
         "logprob": logprob_column(np.concatenate(logprobs), scored),
     }
-    if entropies:
-        columns["entropy"] = logprob_column(np.concatenate(entropies), scored)
+    for name, values in (beside or {}).items():
+        columns[name] = logprob_column(np.concatenate(values), scored)
     write_table(path, columns)
 
 

@@ -141,13 +141,15 @@ class Values:
     """What an engine says of one sequence of n ids; entry t is about the token at t.
 
     logprobs: (n,) float32 nats, NaN where the engine gave none or said NaN (the mask tells the two
-    apart). entropy: (n,) float32 nats of the distribution the token at t was drawn from. top_ids,
-    top_logprobs: (n, K) the K likeliest tokens of that distribution, best first, id -1 where the
-    engine gave fewer. The last three only where they were asked for.
+    apart). entropy: (n,) float32 nats of the distribution the token at t was drawn from. kept_mass:
+    (n,) float32, the probability that top-p, top-k or min-p left. top_ids, top_logprobs: (n, K) the
+    K likeliest tokens of that distribution, best first, id -1 where the engine gave fewer. All but
+    the first only where they were asked for.
     """
 
     logprobs: np.ndarray
     entropy: np.ndarray | None = None
+    kept_mass: np.ndarray | None = None
     top_ids: np.ndarray | None = None
     top_logprobs: np.ndarray | None = None
 
@@ -163,6 +165,7 @@ class Values:
             start + len(self.logprobs),
             0 if self.top_ids is None else self.top_ids.shape[1],
             self.entropy is not None,
+            self.kept_mass is not None,
         )
         for name in self.__dataclass_fields__:
             if getattr(self, name) is not None:
@@ -170,11 +173,16 @@ class Values:
         return whole
 
 
-def blank(n: int, topk: int = 0, entropy: bool = False) -> Values:
+#: Columns beside the log-probability that have one float for each position.
+BESIDE = ("entropy", "kept_mass")
+
+
+def blank(n: int, topk: int = 0, entropy: bool = False, kept_mass: bool = False) -> Values:
     """Values of n positions that say nothing yet, for an engine to fill in."""
     return Values(
         np.full(n, np.nan, np.float32),
         np.full(n, np.nan, np.float32) if entropy else None,
+        np.full(n, np.nan, np.float32) if kept_mass else None,
         np.full((n, topk), -1, np.int32) if topk else None,
         np.full((n, topk), np.nan, np.float32) if topk else None,
     )

@@ -94,9 +94,10 @@ def seal_trace(
         shutil.copyfile(staging / "job.json", aside / "job.json")
         shutil.copyfile(staging / "worker.log", aside / "worker.log")
         (aside / "provenance.json").write_text(store.dump_json(provenance), encoding="utf-8")
-        entropies = [v.entropy for v in values if v.entropy is not None]
+        given = [n for n in wire.BESIDE if getattr(values[0], n) is not None]
+        beside = {n: [getattr(v, n) for v in values] for n in given}
         store.write_trace_tokens(
-            aside / "tokens.parquet", corpus, [v.logprobs for v in values], entropies
+            aside / "tokens.parquet", corpus, [v.logprobs for v in values], beside
         )
         if values[0].top_ids is not None:
             ids, logprobs = ([getattr(v, n) for v in values] for n in ("top_ids", "top_logprobs"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +12,16 @@ from mismatch import store
 from mismatch.compare.metrics import Aligned
 from mismatch.errors import MismatchError
 
+#: Of every trace's tokens.parquet.
+COLUMNS = ("sequence_id", "position", "token_id", "logprob")
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """A trace's tokens.parquet as columns, one row for each position of each sequence.
 
     logprob: float32 nats, meaningless where `scored` is false, NaN where the engine said NaN.
-    entropy: float32 nats likewise; None where it was not captured.
+    beside: more such columns, where they were captured: entropy (nats), kept_mass.
     """
 
     name: str
@@ -26,7 +30,7 @@ class Tokens:
     token_id: np.ndarray
     logprob: np.ndarray
     scored: np.ndarray
-    entropy: np.ndarray | None = None
+    beside: dict[str, np.ndarray]
 
 
 def read_tokens(folder: Path) -> Tokens:
@@ -34,16 +38,20 @@ def read_tokens(folder: Path) -> Tokens:
     store.verified(folder, "trace")
     table = store.read_table(folder / "tokens.parquet")
     column = table["logprob"].combine_chunks()
-    entropy = table["entropy"].combine_chunks() if "entropy" in table.column_names else None
+    beside = [n for n in table.column_names if n not in COLUMNS]
     return Tokens(
         f"{folder.parent.name}/{folder.name}",
         table["sequence_id"].to_numpy(),
         table["position"].to_numpy(),
         table["token_id"].to_numpy(),
-        column.fill_null(0.0).to_numpy(zero_copy_only=False),
+        _filled(column),
         ~column.is_null().to_numpy(zero_copy_only=False),
-        None if entropy is None else entropy.fill_null(0.0).to_numpy(zero_copy_only=False),
+        {n: _filled(table[n].combine_chunks()) for n in beside},
     )
+
+
+def _filled(column: Any) -> np.ndarray:
+    return np.asarray(column.fill_null(0.0).to_numpy(zero_copy_only=False))
 
 
 def align(left: Tokens, right: Tokens) -> Aligned:

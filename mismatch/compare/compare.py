@@ -82,9 +82,9 @@ def _distribution(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> d
     found: dict[str, Any] = {}
     if tops[0] is not None and tops[1] is not None:
         found |= columns(tops[0], tops[1])
-    for name, tokens in zip(("entropy_train", "entropy_infer"), sides, strict=True):
-        if tokens.entropy is not None:
-            found[name] = tokens.entropy[tokens.scored]
+    for slot, tokens in zip(("train", "infer"), sides, strict=True):
+        for name, column in tokens.beside.items():
+            found[f"{name}_{slot}"] = column[tokens.scored]
     return measure_distribution(gap.sequence, found, seed=SEED)
 
 

@@ -57,3 +57,12 @@ def about(key: str) -> tuple[str, str]:
     if key.startswith("extreme_fraction_"):
         return "share of tokens", f"max(r, 1/r) > {key.removeprefix('extreme_fraction_')}"
     return METRICS.get(key, ("not known to this release", ""))
+
+
+#: Below the table of what is known of the whole distribution.
+DISTRIBUTION = (
+    "Means over tokens, 95% intervals by bootstrap over sequences. `_lb`: over the tokens both "
+    "sides gave and one bucket for the rest, a lower bound of the divergence over the whole "
+    "vocabulary (nats; tv and flips: shares). `kept_mass`: the probability that top-p, top-k or "
+    "min-p left to be drawn from."
+)

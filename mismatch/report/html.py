@@ -15,7 +15,7 @@ from mismatch import __version__, store
 from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
-from mismatch.report.glossary import about
+from mismatch.report.glossary import DISTRIBUTION, about
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall
@@ -76,6 +76,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         checks=[(check, where(ids, pairs)) for check, ids in grouped(pairs)],
         command=view.command_facts(summary),
         failures=failures,
+        distribution_note=DISTRIBUTION.replace("`", ""),
         finding=finding(summary),
         groups=view.groups(pairs, axis),
         hero=view.hero(first, axis),

@@ -8,6 +8,7 @@ from typing import Any
 
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
+from mismatch.report.glossary import DISTRIBUTION
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
@@ -134,12 +135,8 @@ def _distributions(pairs: Sequence[Pair]) -> str:
         return ""
     keys = list(dict.fromkeys(k for p in found for k in p.distribution))
     rows = [[code(p.id), *(_value(p.of_distribution(k), p) for k in keys)] for p in found]
-    note = (
-        "Means over tokens. `_lb`: over the tokens both sides gave and one bucket for the rest, "
-        "a lower bound of the divergence over the whole vocabulary (nats; tv and flips: shares)."
-    )
     table = _table(("pair", *map(code, keys)), rows)
-    return _folded("Whole distribution, from top-k and entropy", f"{table}\n\n{note}")
+    return _folded("Whole distribution: top-k, entropy, kept mass", f"{table}\n\n{DISTRIBUTION}")
 
 
 def _attributions(summary: Mapping[str, Any]) -> list[str]:

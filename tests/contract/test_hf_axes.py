@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,13 +231,31 @@ def _reshaped(table: np.ndarray, context: np.ndarray, options: dict) -> np.ndarr
     return logits - known._logsumexp(logits)
 
 
-def _reshaped_own(model: Path, options: dict) -> np.ndarray:
-    corpus, values = _corpus(), []
+def _contexts() -> Iterator[tuple[np.ndarray, int]]:
+    """(ids before, token) of each scored token."""
+    corpus = _corpus()
     for ids, scored in zip(corpus.token_ids, corpus.scored, strict=True):
-        for t in np.flatnonzero(scored):
-            logits = _logits(model, ids[:t].tolist())
-            values.append(_reshaped(logits, ids[:t], options)[ids[t]])
-    return np.array(values)
+        yield from ((ids[:t], int(ids[t])) for t in np.flatnonzero(scored))
+
+
+def _reshaped_own(model: Path, options: dict) -> np.ndarray:
+    return np.array(
+        [
+            _reshaped(_logits(model, context.tolist()), context, options)[token]
+            for context, token in _contexts()
+        ]
+    )
+
+
+def _kept_own(model: Path, options: dict) -> list[float]:
+    """What the cuts leave of the distribution at the same temperature and penalty."""
+    whole = {k: v for k, v in options.items() if k in ("temperature", "repetition_penalty")}
+    masses = []
+    for context, _ in _contexts():
+        logits = _logits(model, context.tolist())
+        kept = np.isfinite(_reshaped(logits, context, options))
+        masses.append(float(np.exp(_reshaped(logits, context, whole))[kept].sum()))
+    return masses
 
 
 def _logits(model: Path, context: list[int]) -> np.ndarray:
@@ -260,8 +278,11 @@ def test_a_samplers_options_give_its_distribution(
     assert kept.any()
     np.testing.assert_allclose(got[kept], expected[kept], atol=EXACT_NATS, rtol=0)
     cuts = any(name in options for name in ("top_k", "top_p", "min_p"))
-    mass = requests_taken.facts(request_)["kept_mass_mean"]
-    assert (0.5 < mass < 1) if cuts else mass is None
+    table = store.read_table(requests_taken.folder(request_) / "tokens.parquet")
+    assert ("kept_mass" in table.column_names) == cuts
+    if cuts:
+        mass = table["kept_mass"].drop_null().to_numpy()
+        np.testing.assert_allclose(mass, _kept_own(attention, options), atol=1e-5, rtol=0)
 
 
 def test_topk_and_entropy_are_of_the_same_distribution(requests_taken: Taken, truth: list) -> None:

@@ -131,7 +131,8 @@ def test_topk_and_entropy_reach_the_summary_and_the_report(
     assert found["kl_infer_train_lb"]["value"] > 0 and found["top1_flip_rate"]["value"] == 0
     assert found["entropy_train"]["value"] > found["entropy_infer"]["value"] > 0
     assert "distribution" not in pairs["toy-fp16-noise_0.01~toy-fp64-batch1.decode"]
-    assert "kl_infer_train_lb" in (tmp_path / "grid-out" / "report.md").read_text()
+    for name in ("report.md", "report.html"):
+        assert "kl_infer_train_lb" in (tmp_path / "grid-out" / name).read_text()
 
 
 ENDS = """

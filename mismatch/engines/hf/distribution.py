@@ -48,19 +48,13 @@ class Distribution:
         self.cast = None if dtype == "model" else DTYPES[dtype]
         self.topk = int(options.get("topk", 0))
         self.entropy = bool(options.get("entropy", False))
+        self.cuts = any(name in options for name in CUTS)
         self.reshapes = any(name in options for name in RESHAPING)
         self.applied: dict[str, Any] = {}
         self.table_dtype = ""
-        self._kept_mass = [0.0, 0]  # sum, positions
 
     def blank(self, n: int) -> wire.Values:
-        return wire.blank(n, self.topk, self.entropy)
-
-    @property
-    def kept_mass(self) -> float | None:
-        """Mean probability that was inside the kept support; None where nothing was cut."""
-        total, count = self._kept_mass
-        return total / count if count else None
+        return wire.blank(n, self.topk, self.entropy, self.cuts)
 
     def space(self) -> str:
         """What the log-probabilities are of, in words."""
@@ -69,15 +63,17 @@ class Distribution:
             steps.append("not temperature-scaled")
         return ", ".join([f"log_softmax over {self.table_dtype} logits", *steps])
 
-    def fill(
-        self, values: wire.Values, logits: torch.Tensor, ids: torch.Tensor, at: int, first: int
-    ) -> None:
+    def fill(self, values: wire.Values, logits: torch.Tensor, ids: torch.Tensor, at: int) -> None:
         """(n, vocabulary) logits of the positions at..at+n-1 of a sequence -> its values there.
 
-        ids: the whole sequence. first: the first scored position (for the mean kept mass).
+        ids: the whole sequence.
         """
         rows = slice(at, at + len(logits))
-        table = self._log_softmax(self._reshaped(logits, ids, at, first))
+        own = self._reshaped(logits, ids, at)
+        if self.cuts:
+            assert values.kept_mass is not None
+            values.kept_mass[rows] = _numpy(self._cut(own))
+        table = self._log_softmax(own)
         native = self.cast is None and table.dtype == logits.dtype
         self.applied["logprob_dtype"] = "model" if native else short(table.dtype)
         self.table_dtype = plain(table.dtype)
@@ -102,8 +98,8 @@ class Distribution:
         table = self.scratch.like("table", logits.shape, logits.dtype, logits.device)
         return torch.log_softmax(logits, dim=-1, out=table)
 
-    def _reshaped(self, logits: torch.Tensor, ids: torch.Tensor, at: int, first: int) -> Any:
-        """Cast to the dtype of the log-softmax, then what a sampler does before it draws."""
+    def _reshaped(self, logits: torch.Tensor, ids: torch.Tensor, at: int) -> torch.Tensor:
+        """Cast to the dtype of the log-softmax, then what a sampler does before it cuts."""
         dtype = self.cast or logits.dtype
         if dtype == logits.dtype and not self.reshapes:
             return logits
@@ -114,8 +110,6 @@ class Distribution:
         if "temperature" in self.options:
             own /= self.options["temperature"]
             self.applied["temperature"] = self.options["temperature"]
-        if any(name in self.options for name in CUTS):
-            self._cut(own, max(0, first - at))
         return own
 
     def _penalise(self, logits: torch.Tensor, ids: torch.Tensor, at: int) -> None:
@@ -127,16 +121,14 @@ class Distribution:
         logits.copy_(torch.where(seen, weaker, logits))
         self.applied["repetition_penalty"] = penalty
 
-    def _cut(self, logits: torch.Tensor, from_row: int) -> None:
-        """In place; the mass that stays is noted from the first scored position on."""
+    def _cut(self, logits: torch.Tensor) -> torch.Tensor:
+        """In place; returns (n,) the mass that stays."""
         before = logits.logsumexp(-1)
         for name, cut in (("min_p", cut_min_p), ("top_k", cut_top_k), ("top_p", cut_top_p)):
             if name in self.options:
                 cut(logits, self.options[name])
                 self.applied[name] = self.options[name]
-        kept = (logits.logsumexp(-1) - before).exp()[from_row:]
-        self._kept_mass[0] += float(kept.double().sum())
-        self._kept_mass[1] += len(kept)
+        return (logits.logsumexp(-1) - before).exp()
 
 
 def seen_before(ids: torch.Tensor, at: int, logits: torch.Tensor) -> torch.Tensor:

@@ -102,7 +102,7 @@ class Worker:
                 if low < high:
                     told = logits[row, low - column : high - column]
                     ids = layout.sequence(s)
-                    self.distribution.fill(values[s], told, ids, low - start + 1, first[s])
+                    self.distribution.fill(values[s], told, ids, low - start + 1)
         return values
 
     def _layout(self, sequences: list[np.ndarray], first: list[int]) -> rows.Layout:
@@ -128,7 +128,6 @@ class Worker:
             "rows_per_forward": sorted(seen.rows),
             "sequences_per_row": sorted(seen.per_row),
             "head_positions_most": max(seen.widths, default=0),
-            "kept_mass_mean": self.distribution.kept_mass,
             "device": _device_name(self.model.device),
             "torch_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),

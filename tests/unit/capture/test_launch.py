@@ -70,7 +70,7 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
 
 
 def _full(n: int, value: float) -> wire.Values:
-    values = wire.blank(n, topk=2, entropy=True)
+    values = wire.blank(n, topk=2, entropy=True, kept_mass=True)
     for name in wire.Values.__dataclass_fields__:
         getattr(values, name)[:] = value
     return values

@@ -110,13 +110,13 @@ def test_topk_survives_the_store(tmp_path: Path) -> None:
 
     def fill(aside: Path) -> None:
         values = [np.zeros(len(i), np.float32) for i in corpus.token_ids]
-        store.write_trace_tokens(aside / "tokens.parquet", corpus, values, values)
+        store.write_trace_tokens(aside / "tokens.parquet", corpus, values, {"entropy": values})
         store.write_topk(aside / "topk.parquet", corpus, ids, logprobs)
 
     store.seal(tmp_path / "c" / "score-1", fill, {"kind": "trace"})
     tokens = read_tokens(tmp_path / "c" / "score-1")
     top = read_top(tmp_path / "c" / "score-1", tokens)
-    assert top is not None and tokens.entropy is not None
+    assert top is not None and list(tokens.beside) == ["entropy"]
     keep = np.concatenate(corpus.scored)
     np.testing.assert_array_equal(top.ids, np.concatenate(ids)[keep])
     there = top.ids >= 0
