@@ -186,10 +186,13 @@ class Corpus:
 
     token_ids: one int32 array per sequence; scored: one bool array per sequence, same length.
     Position 0 is never scored, whatever was given (there is nothing to condition on).
+    top_ids: the sampler's likeliest tokens where it captured them, one (n, K) int32 array per
+    sequence, -1 for none; an engine that captures top-k scores them too.
     """
 
     token_ids: tuple[np.ndarray, ...]
     scored: tuple[np.ndarray, ...]
+    top_ids: tuple[np.ndarray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -203,6 +206,11 @@ class Corpus:
             digest.update(np.ascontiguousarray(ids, dtype="<i4").tobytes())
             digest.update(np.packbits(scored).tobytes())
         return digest.hexdigest()[:16]
+
+    def first(self, count: int) -> Corpus:
+        """The first `count` sequences."""
+        top = None if self.top_ids is None else self.top_ids[:count]
+        return Corpus(self.token_ids[:count], self.scored[:count], top)
 
     @property
     def scored_tokens(self) -> int:

@@ -286,16 +286,16 @@ def save_corpus(
         ids = pa.array([i.tolist() for i in corpus.token_ids], pa.list_(pa.int32()))
         scored = pa.array([s.tolist() for s in corpus.scored], pa.list_(pa.bool_()))
         numbers = np.arange(len(corpus), dtype=np.int32)
-        write_table(
-            aside / "sequences.parquet",
-            {"sequence_id": numbers, "token_ids": ids, "scored": scored},
-        )
+        columns = {"sequence_id": numbers, "token_ids": ids, "scored": scored}
+        if corpus.top_ids is not None:
+            columns["top_ids"] = pa.array([t.ravel() for t in corpus.top_ids], pa.list_(pa.int32()))
+        write_table(aside / "sequences.parquet", columns)
         if recorded:
-            columns = {
+            sides = {
                 side: pa.array([np.asarray(v, np.float32) for v in values], pa.list_(pa.float32()))
                 for side, values in recorded.items()
             }
-            write_table(aside / "recorded.parquet", {"sequence_id": numbers, **columns})
+            write_table(aside / "recorded.parquet", {"sequence_id": numbers, **sides})
         (aside / "corpus.json").write_text(dump_json(dict(about)), encoding="utf-8")
 
     seal(folder, fill, {"kind": "corpus"})
@@ -306,13 +306,20 @@ def load_corpus(folder: Path) -> tuple[Corpus, dict[str, Any], dict[str, list[np
     """A verified corpus folder -> corpus, what corpus.json says of it, recorded values by side."""
     verified(folder, "corpus")
     table = read_table(folder / "sequences.parquet")
-    corpus = Corpus(
-        tuple(np.array(v.values, np.int32) for v in table["token_ids"]),
-        tuple(np.array(v.values.to_numpy(zero_copy_only=False), bool) for v in table["scored"]),
-    )
+    ids = tuple(np.array(v.values, np.int32) for v in table["token_ids"])
+    scored = (np.array(v.values.to_numpy(zero_copy_only=False), bool) for v in table["scored"])
+    corpus = Corpus(ids, tuple(scored), _top_ids(table, ids))
     recorded: dict[str, list[np.ndarray]] = {}
     if (folder / "recorded.parquet").is_file():
         values = read_table(folder / "recorded.parquet")
         for side in (c for c in values.column_names if c != "sequence_id"):
             recorded[side] = [np.array(v.values, np.float32) for v in values[side]]
     return corpus, read_json(folder / "corpus.json"), recorded
+
+
+def _top_ids(table: pa.Table, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    """(n, K) per sequence; None where the sampler's likeliest tokens were not captured."""
+    if "top_ids" not in table.column_names:
+        return None
+    flat = (np.array(v.values, np.int32) for v in table["top_ids"])
+    return tuple(top.reshape(len(row), -1) for top, row in zip(flat, ids, strict=True))

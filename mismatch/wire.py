@@ -115,13 +115,18 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def save_sequences(
-    path: Path, ids: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None = None
+    path: Path,
+    ids: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray] | None = None,
+    top_ids: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """ids (and scored masks) of a corpus, or of encoded prompts."""
+    """ids (and scored masks, and (n, K) ids to score too) of a corpus, or of encoded prompts."""
     flat, offsets = pack(ids, "int32")
     arrays = {"ids": flat, "offsets": offsets}
     if masks is not None:
         arrays["scored"] = pack(masks, "bool")[0]
+    if top_ids is not None:
+        arrays["top_ids"] = pack(top_ids, "int32")[0]
     save_arrays(path, arrays)
 
 
@@ -131,6 +136,12 @@ def load_sequences(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     ids = unpack(arrays["ids"], arrays["offsets"])
     masks = unpack(arrays["scored"], arrays["offsets"]) if "scored" in arrays else []
     return ids, masks
+
+
+def load_top_ids(path: Path) -> list[np.ndarray] | None:
+    """(n, K) for each sequence; None where there are none."""
+    arrays = load_arrays(path)
+    return unpack(arrays["top_ids"], arrays["offsets"]) if "top_ids" in arrays else None
 
 
 # ---------------------------------------------------------------- parts
@@ -143,8 +154,9 @@ class Values:
     logprobs: (n,) float32 nats, NaN where the engine gave none or said NaN (the mask tells the two
     apart). entropy: (n,) float32 nats of the distribution the token at t was drawn from. kept_mass:
     (n,) float32, the probability that top-p, top-k or min-p left. top_ids, top_logprobs: (n, K) the
-    K likeliest tokens of that distribution, best first, id -1 where the engine gave fewer. All but
-    the first only where they were asked for.
+    K likeliest tokens of that distribution, best first, id -1 where the engine gave fewer; after
+    them those of the sampler that are not among them. All but the first only where they were asked
+    for.
     """
 
     logprobs: np.ndarray
@@ -186,6 +198,12 @@ def blank(n: int, topk: int = 0, entropy: bool = False, kept_mass: bool = False)
         np.full((n, topk), -1, np.int32) if topk else None,
         np.full((n, topk), np.nan, np.float32) if topk else None,
     )
+
+
+def others(asked: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(n, M) ids, with -1 in place of those that (n, K) `given` holds already."""
+    known = (asked[:, :, None] == given[:, None, :]).any(axis=2)
+    return np.where(known, -1, asked)
 
 
 @dataclass(frozen=True)

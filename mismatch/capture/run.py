@@ -187,7 +187,8 @@ def _stage(staging: Path, order: Order, todo: list[Task]) -> None:
         (staging / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         assert order.corpus is not None
-        wire.save_sequences(staging / "corpus.npz", order.corpus.token_ids, order.corpus.scored)
+        corpus = order.corpus
+        wire.save_sequences(staging / "corpus.npz", corpus.token_ids, corpus.scored, corpus.top_ids)
     loads = order.load.options
     job = wire.Job(
         engine=order.engine.name,
@@ -216,7 +217,10 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
     corpus = Corpus(tuple(ids), tuple(scored))
     facts = wire.read_json(wire.facts_path(staging, rollout.trace))
     seal.check(order.engine, rollout, facts)  # before anything believes its ids
-    recorded = [values.logprobs for values in seal.aligned(corpus, rows)]
+    values = seal.aligned(corpus, rows)
+    if values[0].top_ids is not None:
+        corpus = replace(corpus, top_ids=tuple(v.top_ids for v in values))  # type: ignore[misc]
+    recorded = [v.logprobs for v in values]
     about = {
         "schema": store.SCHEMA,
         "source": "rollout",

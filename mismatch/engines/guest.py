@@ -10,8 +10,10 @@ A Worker is what an engine folder's worker.py provides:
     configure(options)           the request options of the capture that follows
     encode(prompts)              -> list of ids, facts about tokenizer and template
     sample(prompts, seeds)       -> (response ids, their Values at sampling time) each
-    score(path, sequences, first) -> Values per sequence, of the length of its ids; entries before
-                                    `first` (the first scored position) may be NaN
+    score(path, sequences, first, asked) -> Values per sequence, of the length of its ids; entries
+                                    before `first` (the first scored position) may be NaN. asked:
+                                    (n, K) ids per sequence, -1 for none, that belong to its top-k
+                                    too (where the engine can and top-k is captured), or None
     texts(ids)                   -> the text of each id
     facts()                      what was observed, read from the live engine, never from the job
     close()
@@ -32,7 +34,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,17 +134,17 @@ def _capture(
     boundary = "sample" if sampling else "score"
     stage.enter(boundary, plan.name)
     worker.configure(plan.options)
-    sequences = ([], []) if sampling else _sequences(folder, job)
+    replay = None if sampling else _replay(folder, job)
     kept = Kept(folder, plan.name)
     calls = [call for call in range(len(plan.groups)) if call not in finished]
     # All calls are there but the facts are not: one is made again, because facts are of what ran.
     for call in calls or [len(plan.groups) - 1]:
         group = plan.groups[call]
         stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
-        if sampling:
+        if replay is None:
             rows = _sample(job, worker, prompts, group)
         else:
-            rows = _score(plan.path, worker, group, *sequences)
+            rows = _score(plan.path, worker, group, replay)
         if call not in finished:
             kept.add(call, rows)
     kept.flush()
@@ -189,12 +191,20 @@ def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[i
     return [wire.Row(s, ids, values) for s, (ids, values) in zip(group, outputs, strict=True)]
 
 
-def _score(
-    path: str, worker: Any, group: list[int], ids: list[np.ndarray], scored: list[np.ndarray]
-) -> list[wire.Row]:
+class Replay(NamedTuple):
+    """What is replayed, by sequence: ids, scored, and (n, K) ids that the sampler liked."""
+
+    ids: list[np.ndarray]
+    scored: list[np.ndarray]
+    top_ids: list[np.ndarray] | None
+
+
+def _score(path: str, worker: Any, group: list[int], replay: Replay) -> list[wire.Row]:
+    ids, scored, top_ids = replay
     chosen = [ids[s] for s in group]
     first = [int(np.argmax(scored[s])) if scored[s].any() else len(ids[s]) for s in group]
-    values = worker.score(path, chosen, first)
+    asked = None if top_ids is None else [top_ids[s] for s in group]
+    values = worker.score(path, chosen, first, asked)
     for s, row, value in zip(group, chosen, values, strict=True):
         back = len(value.logprobs)
         if len(row) != back:
@@ -202,7 +212,7 @@ def _score(
     return [wire.Row(s, i, v) for s, i, v in zip(group, chosen, values, strict=True)]
 
 
-def _sequences(folder: Path, job: wire.Job) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _replay(folder: Path, job: wire.Job) -> Replay:
     """The ids to replay: given, or the prompts followed by what the rollout drew."""
     corpus = folder / "corpus.npz"
     if not corpus.is_file():
@@ -212,7 +222,7 @@ def _sequences(folder: Path, job: wire.Job) -> tuple[list[np.ndarray], list[np.n
         wire.save_sequences(
             corpus, *join(prompts, job.sampling["samples"], wire.load_capture(folder, rollout))
         )
-    return wire.load_sequences(corpus)
+    return Replay(*wire.load_sequences(corpus), wire.load_top_ids(corpus))
 
 
 def join(

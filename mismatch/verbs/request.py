@@ -223,7 +223,7 @@ def _read_corpus(path: Path, limit: int | None) -> Ids:
     else:
         corpus = read_corpus(path)
     if limit is not None and limit < len(corpus):
-        corpus = Corpus(corpus.token_ids[:limit], corpus.scored[:limit])
+        corpus = corpus.first(limit)
         recorded = {side: values[:limit] for side, values in recorded.items()}
         about = {**about, "sequences": limit, "scored_tokens": corpus.scored_tokens}
     if not corpus.scored_tokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from mismatch import store
 from mismatch.capture import checkpoint, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import read_tokens
+from mismatch.compare.distribution import read_top
 from mismatch.engines import ENGINES, parse_condition
 from mismatch.model import Capture, Corpus, Task, make_corpus
 from tests import known
@@ -85,13 +86,20 @@ def _condition(load: str, request: str):
     return parse_condition("hf:" + ",".join(x for x in (load, request) if x))
 
 
-def _corpus() -> Corpus:
+def _corpus(asked: int = 0) -> Corpus:
+    """asked: so many tokens at each position that a sampler is said to have liked."""
     rows = []
     for ids in known.sequences(5, 20):
         mask = np.arange(len(ids)) >= PROMPT
         rows.append((np.array(ids), mask))
     rows.append((np.array(known.sequences(1, 9)[0]), np.zeros(9, bool)))
-    return make_corpus(rows)
+    corpus = make_corpus(rows)
+    if not asked:
+        return corpus
+    draw = np.random.default_rng(1).permuted
+    vocabulary = np.arange(known.VOCABULARY, dtype=np.int32)
+    top = [draw(np.tile(vocabulary, (len(i), 1)), axis=1)[:, :asked] for i in corpus.token_ids]
+    return replace(corpus, top_ids=tuple(top))
 
 
 def _task(load: str, request: str, sequences: int) -> Task:
@@ -100,8 +108,10 @@ def _task(load: str, request: str, sequences: int) -> Task:
     return Task(condition, Capture("score-1", "score", groups))
 
 
-def _take(root: Path, model: Path, load: str, requests: tuple[str, ...] = ("",)) -> Taken:
-    corpus = _corpus()
+def _take(
+    root: Path, model: Path, load: str, requests: tuple[str, ...] = ("",), asked: int = 0
+) -> Taken:
+    corpus = _corpus(asked)
     order = captures.Order(
         engine=HF,
         load=HF.load_of(_condition(load, "")),
@@ -124,10 +134,10 @@ def take(tmp_path_factory: pytest.TempPathFactory) -> Take:
     """One engine start per load, whatever the tests' order."""
     done: dict[str, Taken] = {}
 
-    def once(model: Path, load: str, requests: tuple[str, ...] = ("",)) -> Taken:
-        key = hashlib.sha256(repr((str(model), load, requests)).encode()).hexdigest()[:12]
+    def once(model: Path, load: str, requests: tuple[str, ...] = ("",), asked: int = 0) -> Taken:
+        key = hashlib.sha256(repr((str(model), load, requests, asked)).encode()).hexdigest()[:12]
         if key not in done:
-            done[key] = _take(tmp_path_factory.mktemp(key), model, load, requests)
+            done[key] = _take(tmp_path_factory.mktemp(key), model, load, requests, asked)
         return done[key]
 
     return once
@@ -295,6 +305,29 @@ def test_topk_and_entropy_are_of_the_same_distribution(requests_taken: Taken, tr
     entropy = store.read_table(folder / "tokens.parquet")["entropy"].drop_null().to_numpy()
     expected = [-float(np.sum(np.exp(table) * table)) for table in tables]
     np.testing.assert_allclose(entropy, expected, atol=EXACT_NATS, rtol=0)
+
+
+def test_tokens_that_the_sampler_liked_are_scored_too(
+    take: Take, attention: Path, truth: list
+) -> None:
+    """Four given tokens at each position, beside the two likeliest, at their known values."""
+    requests = ("topk=2", "topk=2,batch=3,packing=true", "topk=2,logits=chunked:7")
+    taken = take(attention, "dtype=fp32,threads=2", requests, asked=4)
+    corpus = _corpus(4)
+    assert corpus.top_ids is not None
+    scored = np.concatenate(corpus.scored)
+    asked = np.concatenate(corpus.top_ids)[scored]
+    tables = np.array([table for tables in truth for table in tables])
+    for request in requests:
+        top = read_top(taken.folder(request), read_tokens(taken.folder(request)))
+        assert top is not None
+        own = np.argsort(-tables, axis=1)[:, :2]
+        np.testing.assert_array_equal(top.ids[:, :2], own)
+        expected = np.where((asked[:, :, None] == own[:, None, :]).any(axis=2), -1, asked)
+        np.testing.assert_array_equal(top.ids[:, 2:], expected)
+        there = top.ids >= 0
+        values = np.take_along_axis(tables, np.maximum(top.ids, 0), 1)
+        np.testing.assert_allclose(top.logprobs[there], values[there], atol=EXACT_NATS, rtol=0)
 
 
 def test_topk_of_a_cut_distribution_names_no_token_outside(requests_taken: Taken) -> None:

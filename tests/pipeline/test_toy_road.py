@@ -80,6 +80,31 @@ def test_a_corpus_of_an_earlier_run_replays_with_its_recorded_rollout(
     assert other.json["pairs"][0]["sampled_by"] == "other"
 
 
+def _named(path: Path) -> set[tuple[int, int, int]]:
+    """(sequence, position, token) of a topk.parquet."""
+    rows = store.read_table(path).to_pylist()
+    return {(r["sequence_id"], r["position"], r["token_id"]) for r in rows}
+
+
+def test_the_trainer_scores_the_tokens_that_the_sampler_liked(
+    probe: Probe, attention: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """Beside its own top-k: in a run, and in a replay of the corpus that the run left."""
+    plain = ("--train", "toy:topk=1,noise=0.05")
+    words = ("--infer", "toy:topk=4", "--prompts", prompts, "--max-tokens", 12, "--out", "a")
+    assert probe("run", "--model", attention, *plain, *words).code == 0
+    (corpus,) = (tmp_path / "a" / "corpus").iterdir()
+    words = ("--infer", "toy:topk=4", "--paths", "decode", "--corpus", corpus, "--out", "b")
+    assert probe("run", "--model", attention, *plain, *words).code == 0
+    for root in ("a", "b"):
+        trainer, sampler = (
+            _named(*tmp_path.glob(f"{root}/traces/{trace}/topk.parquet"))
+            for trace in ("toy-noise*/score-1", "toy-topk4/decode-1")
+        )
+        assert sampler <= trainer
+        assert len(sampler) == 4 * 12 * 12
+
+
 def test_the_gate_follows_the_bounds(probe: Probe, attention: Path, prompts: Path) -> None:
     """Inside, outside and straddling limits: exit 0, 1 and 4, the word in --json."""
     summary = probe(*toy_run(attention, "--prompts", prompts, "--out", "o", "--json")).json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_a_corpus_folder_gives_back_what_was_put_in(tmp_path: Path) -> None:
     assert again.sha == corpus.sha == folder.name and about == {"sampled_by": None}
     for a, b in zip(recorded["infer"], values, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_corpus_keeps_the_samplers_likeliest_tokens(tmp_path: Path) -> None:
+    """(n, K) ids of ragged sequences come back in shape, also of the first sequences alone."""
+    corpus = make_corpus([(np.array([1, 2, 3]), None), (np.array([7, 8]), None)])
+    top = tuple(np.arange(len(i) * 2, dtype=np.int32).reshape(-1, 2) - 1 for i in corpus.token_ids)
+    folder = store.save_corpus(tmp_path, replace(corpus, top_ids=top), {})
+    again = store.load_corpus(folder)[0]
+    assert again.top_ids is not None
+    for got, given in zip(again.top_ids, top, strict=True):
+        np.testing.assert_array_equal(got, given)
+    assert again.first(1).top_ids == again.top_ids[:1]
 
 
 def test_null_is_not_scored_and_nan_is_said(tmp_path: Path) -> None:

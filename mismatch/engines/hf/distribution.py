@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from mismatch import wire
@@ -52,9 +53,12 @@ class Distribution:
         self.reshapes = any(name in options for name in RESHAPING)
         self.applied: dict[str, Any] = {}
         self.table_dtype = ""
+        self.asked = 0
 
-    def blank(self, n: int) -> wire.Values:
-        return wire.blank(n, self.topk, self.entropy, self.cuts)
+    def blank(self, n: int, asked: int = 0) -> wire.Values:
+        """Values of n positions, for the likeliest tokens and `asked` more at each of them."""
+        more = asked if self.topk else 0
+        return wire.blank(n, self.topk + more, self.entropy, self.cuts)
 
     def space(self) -> str:
         """What the log-probabilities are of, in words."""
@@ -63,10 +67,12 @@ class Distribution:
             steps.append("not temperature-scaled")
         return ", ".join([f"log_softmax over {self.table_dtype} logits", *steps])
 
-    def fill(self, values: wire.Values, logits: torch.Tensor, ids: torch.Tensor, at: int) -> None:
+    def fill(
+        self, values: wire.Values, logits: torch.Tensor, ids: torch.Tensor, at: int, asked: Any
+    ) -> None:
         """(n, vocabulary) logits of the positions at..at+n-1 of a sequence -> its values there.
 
-        ids: the whole sequence.
+        ids: the whole sequence. asked: (length, M) ids of it to score beside the likeliest.
         """
         rows = slice(at, at + len(logits))
         own = self._reshaped(logits, ids, at)
@@ -79,20 +85,28 @@ class Distribution:
         self.table_dtype = plain(table.dtype)
         values.logprobs[rows] = _numpy(table.gather(1, ids[rows, None])[:, 0])
         if self.topk:
-            self._fill_top(values, table, rows)
+            self._fill_top(values, table, rows, asked[rows])
         if self.entropy:
             assert values.entropy is not None
             values.entropy[rows] = _numpy(entropy(table))
             self.applied["entropy"] = True
 
-    def _fill_top(self, values: wire.Values, table: torch.Tensor, rows: slice) -> None:
-        """The K likeliest; a token that cannot be drawn is none (id -1)."""
+    def _fill_top(
+        self, values: wire.Values, table: torch.Tensor, rows: slice, asked: np.ndarray
+    ) -> None:
+        """The K likeliest, then the others that were asked for; a token that cannot be drawn is
+        none (id -1)."""
         assert values.top_ids is not None and values.top_logprobs is not None
-        best, ids = table.topk(min(self.topk, table.shape[1]), dim=-1)
-        found = best.shape[1]
-        values.top_ids[rows, :found] = ids.masked_fill(best.isneginf(), -1).cpu().numpy()
-        values.top_logprobs[rows, :found] = _numpy(best.masked_fill(best.isneginf(), torch.nan))
-        self.applied["topk"] = values.top_ids.shape[1]
+        best = table.topk(min(self.topk, table.shape[1]), dim=-1).indices
+        own = np.full((len(table), self.topk), -1, np.int32)
+        own[:, : best.shape[1]] = best.cpu().numpy()
+        ids = np.concatenate([own, wire.others(asked, own)], axis=1)
+        there = torch.from_numpy(np.maximum(ids, 0)).to(table.device).long()
+        logprobs = _numpy(table.gather(1, there))
+        none = (ids < 0) | np.isneginf(logprobs)
+        values.top_ids[rows] = np.where(none, -1, ids)
+        values.top_logprobs[rows] = np.where(none, np.nan, logprobs)
+        self.applied["topk"], self.asked = self.topk, asked.shape[1]
 
     def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
         table = self.scratch.like("table", logits.shape, logits.dtype, logits.device)

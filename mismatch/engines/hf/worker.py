@@ -93,16 +93,19 @@ class Worker:
     def texts(self, ids: list[int]) -> list[str] | None:
         return None  # the rollout engine's tokenizer names the tokens
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
+    def score(
+        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+    ) -> list[wire.Values]:
         layout = self._layout(sequences, first).on(self.model.device)
-        values = [self.distribution.blank(len(ids)) for ids in sequences]
+        wanted = asked or [np.zeros((len(ids), 0), np.int32) for ids in sequences]
+        values = [self.distribution.blank(*w.shape) for w in wanted]
         for column, logits in self.forward.pieces(layout, max(first)):
             for s, (row, start) in enumerate(layout.places):
                 low, high = layout.told(s, column, logits.shape[1])
                 if low < high:
                     told = logits[row, low - column : high - column]
                     ids = layout.sequence(s)
-                    self.distribution.fill(values[s], told, ids, low - start + 1)
+                    self.distribution.fill(values[s], told, ids, low - start + 1, wanted[s])
         return values
 
     def _layout(self, sequences: list[np.ndarray], first: list[int]) -> rows.Layout:
@@ -128,6 +131,7 @@ class Worker:
             "rows_per_forward": sorted(seen.rows),
             "sequences_per_row": sorted(seen.per_row),
             "head_positions_most": max(seen.widths, default=0),
+            "topk_of_the_sampler": self.distribution.asked,
             "device": _device_name(self.model.device),
             "torch_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -74,26 +74,35 @@ class Worker:
         values = self._values("decode", ids, rows, kind)
         return ids[len(prompt) :], values.tail(len(prompt))
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
-        kind = self._fault(path)
-        return [self._values(path, ids, len(sequences), kind) for ids in sequences]
+    def score(
+        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+    ) -> list[wire.Values]:
+        kind, rows = self._fault(path), len(sequences)
+        return [
+            self._values(path, ids, rows, kind, None if asked is None else asked[k])
+            for k, ids in enumerate(sequences)
+        ]
 
     def _table(self, ids: np.ndarray) -> np.ndarray:
         """(n,) ids -> (n, vocabulary) float64 log-probabilities of the next token at T."""
         table = self.model.logprobs(ids).astype(np.float64) / self.options.get("temperature", 1.0)
         return np.asarray(table - np.logaddexp.reduce(table, -1, keepdims=True))
 
-    def _values(self, path: str, ids: np.ndarray, rows: int, kind: str | None) -> wire.Values:
+    def _values(
+        self, path: str, ids: np.ndarray, rows: int, kind: str | None, asked: Any = None
+    ) -> wire.Values:
         topk, entropy = self.options.get("topk", 0), self.options.get("entropy", False)
-        values = wire.blank(len(ids), topk, entropy)
+        more = np.zeros((len(ids), 0), np.int32) if asked is None or not topk else asked
+        values = wire.blank(len(ids), topk + more.shape[1], entropy)
         table = self._table(ids)[:-1]
         values.logprobs[1:] = table[np.arange(len(ids) - 1), ids[1:]]
         if values.entropy is not None:
             values.entropy[1:] = -(np.exp(table) * table).sum(-1)
         if values.top_ids is not None and values.top_logprobs is not None:
             best = np.argsort(-table, axis=-1, kind="stable")[:, :topk]
-            values.top_ids[1:] = best
-            values.top_logprobs[1:] = np.take_along_axis(table, best, -1)
+            top = np.concatenate([best, wire.others(more[1:], best)], axis=1)
+            values.top_ids[1:] = top
+            values.top_logprobs[1:] = np.take_along_axis(table, np.maximum(top, 0), -1)
         self._disturb(values.logprobs, path, ids, rows, kind)
         return values
 

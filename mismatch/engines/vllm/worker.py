@@ -109,7 +109,9 @@ class Worker:
             drawn.append((np.array(output.token_ids, np.int32), values))
         return drawn
 
-    def score(self, path: str, sequences: list[np.ndarray], first: list[int]) -> list[wire.Values]:
+    def score(
+        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+    ) -> list[wire.Values]:
         self._path = path
         values = [self.want.blank(len(ids)) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]

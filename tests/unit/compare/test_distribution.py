@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mismatch import store
+from mismatch import store, wire
 from mismatch.compare.align import read_tokens
 from mismatch.compare.distribution import Top, columns, measure_distribution, read_top
 from mismatch.model import make_corpus
@@ -60,6 +60,20 @@ def test_fewer_tokens_give_lower_bounds(k: int, spread: float) -> None:
     for key, truth in _exact(p, q).items():
         assert (found[key] <= truth + 2e-5).all() and (found[key] >= 0).all()
         assert found[key].mean() <= more[key].mean() + 2e-5
+
+
+def test_scoring_the_other_sides_tokens_leaves_no_more_in_the_bucket_than_it_does() -> None:
+    """With q's three tokens scored by p too, the partition is those three and the rest."""
+    p, q = _logprobs(1.0)
+    right, own = _top(q, 3), _top(p, 1)
+    more = wire.others(right.ids, own.ids)
+    ids = np.concatenate([own.ids, more], axis=1)
+    left = Top(ids, np.where(ids < 0, np.nan, np.take_along_axis(p, np.maximum(ids, 0), 1)))
+    found = columns(left, right)["kl_infer_train_lb"]
+    parts = [np.take_along_axis(np.exp(x), right.ids, 1) for x in (q, p)]
+    a, b = (np.concatenate([x, 1 - x.sum(1, keepdims=True)], axis=1) for x in parts)
+    np.testing.assert_allclose(found, (a * np.log(a / b)).sum(1), atol=1e-6)
+    assert found.mean() > columns(own, right)["kl_infer_train_lb"].mean()
 
 
 def test_flips_are_counted_at_rank_0() -> None:
