@@ -19,7 +19,8 @@ from mismatch import gate as gates
 from mismatch import report as reports
 from mismatch import store
 from mismatch.capture import environment
-from mismatch.compare.compare import check
+from mismatch.capture.claim import held
+from mismatch.compare.compare import check, read_run
 from mismatch.compare.metrics import METRICS
 from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
@@ -165,7 +166,9 @@ def import_dumps(
 
 def compare(folder: str | Path) -> dict[str, Any]:
     """Measure a run folder's traces again; rewrites comparisons/, summary.json and the report."""
-    return conclude(Path(folder))
+    read_run(Path(folder))
+    with held(Path(folder)):
+        return conclude(Path(folder))
 
 
 def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
@@ -188,7 +191,8 @@ def attribute(folder: str | Path) -> dict[str, Any]:
 def report(folder: str | Path) -> tuple[Path, Path]:
     """Write report.md and report.html of a run folder whose artifacts are all intact."""
     check(Path(folder))
-    return reports.build(Path(folder))
+    with held(Path(folder)):
+        return reports.build(Path(folder))
 
 
 def gate(

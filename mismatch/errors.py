@@ -112,10 +112,20 @@ ERRORS: dict[str, Entry] = {
         "{folder} already holds something else ({reason}).",
         "Give --out a new folder, or the same command to resume it.",
     ),
+    "in-use": Entry(
+        BAD_INPUT,
+        "Another run is using {folder} now.",
+        "Wait until it has ended, or give --out another folder.",
+    ),
     "out-of-space": Entry(
         BAD_INPUT,
         "Writing {file} failed: {reason}.",
         "Free some space or choose another place; the same command resumes.",
+    ),
+    "not-writable": Entry(
+        BAD_INPUT,
+        "Writing {file} failed: {reason}.",
+        "Choose a place that you may write to; the same command resumes.",
     ),
     "not-an-artifact": Entry(
         BAD_INPUT,

@@ -72,10 +72,22 @@ def write_text(path: Path, text: str) -> None:
         raise writing_failed(path, reason) from None
 
 
-def writing_failed(path: Path, reason: OSError) -> MismatchError:
-    """The user's error for a write that the system refused."""
-    words = "no space left on the device" if reason.errno == errno.ENOSPC else str(reason)
-    return MismatchError("out-of-space", file=path, reason=words)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PLACE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
+def writing_failed(path: Path, reason: OSError) -> Exception:
+    """The user's error for a write that the system refused; whatever else went wrong stays what it
+    is.
+    """
+    if reason.errno in _NO_SPACE:
+        return MismatchError("out-of-space", file=path, reason=reason.strerror or reason)
+    if reason.errno in _NO_PLACE:
+        return MismatchError("not-writable", file=path, reason=reason.strerror or reason)
+    return reason
 
 
 def text_digest(text: str) -> str:
@@ -96,10 +108,12 @@ def copy_artifact(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=target.parent))
     try:
-        shutil.copytree(source, aside, dirs_exist_ok=True, symlinks=False)
+        for file in source.iterdir():  # an artifact is flat
+            shutil.copyfile(file, aside / file.name)
+        aside.chmod(0o755)
         aside.rename(target)
-    except (OSError, shutil.Error) as reason:
-        raise writing_failed(target, OSError(str(reason))) from None
+    except OSError as reason:
+        raise writing_failed(target, reason) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

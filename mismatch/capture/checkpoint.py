@@ -12,10 +12,18 @@ from mismatch import store
 from mismatch.errors import MismatchError
 from mismatch.model import Condition, Corpus
 
+#: Files beside config and weights that decide which ids a prompt becomes and how ids are drawn.
+TEXT_FILES = (
+    "added_tokens.json", "chat_template*", "generation_config.json", "merges.txt",
+    "special_tokens_map.json", "tokenizer*", "vocab.*", "*.model", "*.tiktoken",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A Hugging Face checkpoint folder: its name, content digest and the limits of its config."""
+    """A Hugging Face checkpoint folder: its name, the digest of what makes its numbers (config,
+    weights, tokenizer, chat template, sampling defaults), and the limits of its config.
+    """
 
     path: Path
     name: str
@@ -39,7 +47,7 @@ def inspect(path: Path) -> Checkpoint:
     return Checkpoint(
         path.absolute(),
         path.resolve().name,
-        _digest([path / "config.json", *weights]),
+        _digest([path / "config.json", *weights, *_texts(path)]),
         _limit(config, "vocab_size"),
         _limit(config, "max_position_embeddings"),
     )
@@ -59,6 +67,10 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not (config.get("model_type") or config.get("auto_map")):
         raise _refuse(path, "its config.json names no model_type")
     return config
+
+
+def _texts(path: Path) -> list[Path]:
+    return sorted({file for name in TEXT_FILES for file in path.glob(name) if file.is_file()})
 
 
 def _limit(config: dict[str, Any], key: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,34 +26,42 @@ def claimed(
     """Hold `root` for this request; writes run.json on first use.
 
     An absent or empty folder is taken; one that holds the same request is resumed; anything else
-    is `out-not-ours`. A second process at the same time is refused.
+    is `out-not-ours`, or `in-use` while another process holds it.
     """
     root = root.absolute()  # guests stand in another folder
     plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
     if attributions:
         plan["attributions"] = [asdict(a) for a in attributions]
-    _refuse_others(root, plan)
+    _refuse_others(root, plan)  # before anything is made in it
     try:
-        (root / ".work").mkdir(parents=True, exist_ok=True)
-        lock = (root / ".work" / "lock").open("w")
-    except OSError as reason:
-        raise MismatchError("out-of-space", file=root, reason=reason) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MismatchError(
-                "out-not-ours", folder=root, reason="another run is using it now"
-            ) from None
-        if not (root / "run.json").is_file():
-            _forget(root)  # whose parts these are nobody can say any more
-            store.write_text(root / "run.json", store.dump_json(plan))
-        _sweep(root)
-        try:
+        root.mkdir(parents=True, exist_ok=True)
+        with held(root):
+            _refuse_others(root, plan)  # another process may have claimed it meanwhile
+            (root / ".work").mkdir(exist_ok=True)
+            if not (root / "run.json").is_file():
+                _forget(root)  # whose parts these are nobody can say any more
+                store.write_text(root / "run.json", store.dump_json(plan))
+            _sweep(root)
             yield root
-        except OSError as reason:
-            raise store.writing_failed(Path(reason.filename or root), reason) from None
-        _finish(root)
+            _finish(root)
+    except OSError as reason:
+        raise store.writing_failed(Path(reason.filename or root), reason) from None
+
+
+@contextmanager
+def held(root: Path) -> Iterator[None]:
+    """Alone in a folder that exists, or `in-use`. The folder itself is locked: a lock file
+    would have to be removed some day, and whoever waits for it would then hold nothing.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MismatchError("in-use", folder=root) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
@@ -97,6 +106,5 @@ def _sweep(root: Path) -> None:
 
 def _finish(root: Path) -> None:
     """Drop the work folder once nothing in it is waiting for a resume."""
-    left = [p for p in (root / ".work").iterdir() if p.name != "lock"]
-    if not left:
-        shutil.rmtree(root / ".work", ignore_errors=True)
+    if not any((root / ".work").iterdir()):
+        (root / ".work").rmdir()

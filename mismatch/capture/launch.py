@@ -32,9 +32,6 @@ class Failure:
     message: str
     capture: str | None = None  # None: it concerns every capture that was still to come
 
-    def sentence(self) -> str:
-        return f"{self.boundary}: {self.message}"
-
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -21,6 +21,7 @@ import mismatch
 from mismatch import store, wire
 from mismatch.capture import environment, launch, seal
 from mismatch.capture.checkpoint import Checkpoint
+from mismatch.engines import observe
 from mismatch.engines.base import RESHAPING, SHARED, Engine
 from mismatch.engines.guest import join
 from mismatch.errors import MismatchError
@@ -111,7 +112,14 @@ def _take_all(
         for task in todo:
             _store_failure(root, staging, task, missing)
         return order.corpus
-    _keep_one_interpreter(staging, python)
+    versions = environment.probe(python, order.engine).versions
+    others = _other_versions(root, order, versions)
+    if others:
+        mixed = launch.Failure("environment", "OtherVersions", others)
+        for task in todo:
+            _store_failure(root, staging, task, mixed)
+        return order.corpus
+    _keep_one_maker(staging, order, python, versions)
     # An interrupted run may have left whole captures that were never sealed.
     order, todo = _harvest(root, staging, order, todo, python, datetime.now(UTC))
     while todo:
@@ -124,13 +132,33 @@ def _take_all(
     return order.corpus
 
 
-def _keep_one_interpreter(staging: Path, python: Path) -> None:
-    """Calls of one interpreter are never resumed by another: such a capture would be neither's."""
-    note = staging / "interpreter.txt"
-    if note.is_file() and note.read_text(encoding="utf-8") != str(python):
+def _keep_one_maker(staging: Path, order: Order, python: Path, versions: Mapping[str, str]) -> None:
+    """Calls are never resumed by another interpreter, other versions of its libraries or under
+    other switches: such a capture would be neither's.
+    """
+    switches = {**observe.read_switches(), **order.engine.environment(order.load)}
+    maker = store.dump_json({"python": str(python), "versions": versions, "switches": switches})
+    note = staging / "maker.json"
+    if note.is_file() and note.read_text(encoding="utf-8") != maker:
         shutil.rmtree(staging)
         staging.mkdir()
-    note.write_text(str(python), encoding="utf-8")
+    note.write_text(maker, encoding="utf-8")
+
+
+def _other_versions(root: Path, order: Order, versions: Mapping[str, str]) -> str | None:
+    """What was taken of this load with other libraries than are there now: its floors would
+    compare the two.
+    """
+    for task in (t for t in order.tasks if _sealed(root, t)):
+        provenance = store.read_json(store.trace_folder(root, task.trace) / "provenance.json")
+        then = provenance["facts"].get("versions") or {}
+        for name in sorted(then.keys() & versions.keys()):
+            if then[name] != versions[name]:
+                return (
+                    f"{task.trace} was taken with {name} {then[name]} and {versions[name]} is "
+                    "installed now: take the run again in a new folder, or install that version"
+                )
+    return None
 
 
 def _guest(

@@ -43,9 +43,11 @@ def why_missing(root: Path, trace: str) -> str:
     found = store.read_json(error)
     if found["boundary"] == UNSUPPORTED:
         return f"{trace} is unsupported: {found['message']}"
-    if found["boundary"] in OF_THE_MACHINE:  # summary.json carries no path, pid or log line
-        return f"{trace} failed at {found['boundary']} ({found['type']}): see failed/{trace}"
-    return f"{trace} failed at {found['boundary']}: {found['message']}"
+    if found["type"] in OUR_WORDS:
+        return f"{trace} failed at {found['boundary']}: {found['message']}"
+    # An engine's own words may hold a path, a pid or a log line of this machine.
+    return f"{trace} failed at {found['boundary']} ({found['type']}): see failed/{trace}"
 
 
-OF_THE_MACHINE = ("environment", "launch")
+#: Failures that this program words itself.
+OUR_WORDS = ("SealRefused", "NoCorpus", "OtherVersions", "Timeout")

@@ -156,6 +156,8 @@ def _line(k: int, given: _Given, align: Align) -> str:
     covered = _covered(k, len(ids), infer, train, align)
     scored = _scored(k, len(ids), covered, None if given.mask is None else given.mask[k], align)
     part = slice(0, len(ids)) if given.keep is None else _inside(k, given.keep[k], len(ids))
+    if given.mask is not None:
+        _check_kept(k, scored, part)
     scored = scored[part].copy()
     scored[0] = False
     values = {
@@ -214,6 +216,14 @@ def _inside(k: int, keep: np.ndarray, length: int) -> slice:
     raise MismatchError("bad-record", reason=reason)
 
 
+def _check_kept(k: int, scored: np.ndarray, part: slice) -> None:
+    """A token that the loss counts and the padding swallows is a mask that belongs elsewhere."""
+    lost = [t for t in np.flatnonzero(scored) if not part.start <= t < part.stop]
+    if lost:
+        reason = f"loss_mask of row {k} scores position {lost[0]}, which attention_mask drops"
+        raise MismatchError("bad-record", reason=reason)
+
+
 def _whole(side: np.ndarray, length: int) -> np.ndarray:
     full = np.full(length, np.nan, np.float32)
     full[length - len(side) :] = side
@@ -234,11 +244,15 @@ def _nullable(side: np.ndarray, scored: np.ndarray) -> list[float | None]:
 
 
 def _append(path: Path, text: str) -> None:
+    """One write. After a torn last line it begins with a newline, or that would swallow a row."""
     data = text.encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                data = b"\n" + data
             written = os.write(file, data)
         finally:
             os.close(file)

@@ -136,22 +136,35 @@ def _capture(
     worker.configure(plan.options)
     replay = None if sampling else _replay(folder, job)
     kept = Kept(folder, plan.name)
-    calls = [call for call in range(len(plan.groups)) if call not in finished]
-    # All calls are there but the facts are not: one is made again, because facts are of what ran.
-    for call in calls or [len(plan.groups) - 1]:
-        group = plan.groups[call]
-        stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
-        if replay is None:
-            rows = _sample(job, worker, prompts, group)
-        else:
-            rows = _score(plan.path, worker, group, replay)
-        if call not in finished:
-            kept.add(call, rows)
-    kept.flush()
+    try:
+        for call in _to_make(plan.groups, finished):
+            group = plan.groups[call]
+            stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
+            if replay is None:
+                rows = _sample(job, worker, prompts, group)
+            else:
+                rows = _score(plan.path, worker, group, replay)
+            if call not in finished:
+                kept.add(call, rows)
+    finally:
+        kept.flush()
     facts = worker.facts()
     if RANK == 0:
         wire.write_json(wire.facts_path(folder, plan.name), wire.finite(facts))
     stage.enter("captured", plan.name)
+
+
+def _to_make(groups: list[list[int]], finished: set[int]) -> list[int]:
+    """The calls that are missing, and of those made by an earlier process one of each other size:
+    facts are of what ran here, and must not miss a shape that the capture has.
+    """
+    calls = [call for call in range(len(groups)) if call not in finished]
+    sizes = {len(groups[call]) for call in calls}
+    for call in sorted(finished):
+        if len(groups[call]) not in sizes:
+            calls.append(call)
+            sizes.add(len(groups[call]))
+    return sorted(calls)
 
 
 class Kept:

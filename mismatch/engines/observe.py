@@ -34,17 +34,18 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _read_switches() -> dict[str, str]:
+def read_switches() -> dict[str, str]:
+    """Environment variables that steer kernels, as they are now."""
     chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _LEFT_OUT.search(n))
     return {name: os.environ[name] for name in sorted(chosen)}
 
 
 #: As they stood when the guest started: engines add variables of their own, with random names in.
-_AT_START = _read_switches()
+_AT_START = read_switches()
 
 
 def switches() -> dict[str, str]:
-    """Environment variables that steer kernels; names that look like a secret are never read."""
+    """Environment variables that steer kernels, as they stood when the guest started."""
     return dict(_AT_START)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mismatch import store
+from mismatch import store, wire
 from tests.pipeline.conftest import Probe, toy_run
 
 TRAIN, INFER = "toy-noise_0.05", "toy"
@@ -162,6 +163,8 @@ def test_a_broken_engine_loses_its_own_cell_only(
     assert all(
         (p.parent / "worker.log").is_file() for p in tmp_path.glob("o/failed/*/*/error.json")
     )
+    said = (tmp_path / "o" / "summary.json").read_text()  # an engine's words stay in the logs
+    assert "asked to die" not in said and str(tmp_path) not in said
     if "score-1" in lost:
         assert probe("gate", "o", "--max", "k3=100").code == 4
     kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("o/traces/*/*/MANIFEST.json")}
@@ -172,6 +175,67 @@ def test_a_broken_engine_loses_its_own_cell_only(
     assert all(p.stat().st_mtime_ns == t for p, t in kept.items()), "a finished trace was redone"
     probe(*command[:-1], "clean")
     assert _tree(tmp_path / "o") == _tree(tmp_path / "clean")
+
+
+def test_a_resume_within_a_capture_makes_the_missing_calls_alone(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Two of three calls were answered when the engine died: the rerun makes one, and tokens and
+    facts are those of a run that never broke."""
+    words = [*_TRAIN_BY_FOUR, "--model", attention, "--corpus", corpus]
+    assert probe(*words, "--out", "whole").code == 0
+    assert probe(*words, "--out", "o", env={"MISMATCH_TOY_FAULT": "score:die@3"}).code == 6
+    parts = list((tmp_path / "o" / ".work").glob("train-*/parts/*/*/0*.npz"))
+    assert [len(wire.load_arrays(p)["calls"]) for p in parts] == [2]
+    # It would die again at a second call.
+    assert probe(*words, "--out", "o", env={"MISMATCH_TOY_FAULT": "score:die@2"}).code == 0
+    broken, whole = (
+        tmp_path / name / "traces" / "toy-batch4-noise_0.05" / "score-1" for name in ("o", "whole")
+    )
+    table = "tokens.parquet"
+    assert (broken / table).read_bytes() == (whole / table).read_bytes()
+    facts = [store.read_json(f / "provenance.json")["facts"] for f in (broken, whole)]
+    assert facts[0] == facts[1]
+
+
+_TRAIN_BY_FOUR = (
+    "run", "--train", "toy:noise=0.05,batch=4", "--infer", "toy", "--paths", "decode",
+    "--floor", "none",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["versions", "switches"])
+def test_another_maker_never_finishes_what_one_began(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path, change: str
+) -> None:
+    """An upgrade or another thread setting between two calls of a capture: all are made anew."""
+    words = [*_TRAIN_BY_FOUR, "--model", attention, "--corpus", corpus, "--out", "o"]
+    probe(*words, env={"MISMATCH_TOY_FAULT": "score:die@3"})
+    again = {"MISMATCH_TOY_FAULT": "score:die@2"}
+    if change == "switches":
+        again["OMP_NUM_THREADS"] = "7"
+    else:
+        (note,) = tmp_path.glob("o/.work/train-*/maker.json")
+        maker = store.read_json(note)
+        maker["versions"]["numpy"] = "0.1"
+        note.write_text(store.dump_json(maker))
+    assert probe(*words, env=again).code == 6  # it made a second call
+
+
+def test_a_floor_is_never_taken_with_other_libraries(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """score-1 was sealed, numpy was upgraded, score-batch is missing: it fails and says why."""
+    command = toy_run(attention, "--corpus", corpus, "--out", "o")
+    assert probe(*command).code == 0
+    (first,) = tmp_path.glob("o/traces/toy-noise*/score-1/provenance.json")
+    said = first.read_text()
+    first.write_text(re.sub(r'"numpy": "[^"]+"', '"numpy": "0.1"', said))
+    shutil.rmtree(first.parent.with_name("score-batch"))
+    done = probe(*command, "--json")
+    errors = [store.read_json(p) for p in tmp_path.glob("o/failed/*/score-batch/error.json")]
+    assert done.code != 0 and [e["type"] for e in errors] == ["OtherVersions"]
+    assert "numpy 0.1" in errors[0]["message"]
 
 
 def test_a_hang_is_ended_by_the_timeout(

@@ -23,6 +23,29 @@ def test_the_shipped_checkpoint_is_read() -> None:
     assert len(found.digest) == 16
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("tokenizer.json", True),
+        ("tokenizer_config.json", True),
+        ("chat_template.jinja", True),
+        ("generation_config.json", True),
+        ("config.json", True),
+        ("README.md", False),
+    ],
+)
+def test_what_makes_ids_or_numbers_is_in_the_digest(
+    tmp_path: Path, name: str, counts: bool
+) -> None:
+    """Another template or tokenizer is another checkpoint: its prompts become other ids."""
+    target = tmp_path / "ckpt"
+    shutil.copytree(known.SHIPPED, target)
+    before = checkpoint.inspect(target).digest
+    with (target / name).open("a") as stream:
+        stream.write("\n")
+    assert (checkpoint.inspect(target).digest != before) == counts
+
+
 def _damaged(folder: Path, how: str) -> Path:
     target = folder / "ckpt"
     shutil.copytree(known.SHIPPED, target)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mismatch import api
+from mismatch.capture import claim
 from mismatch.capture.claim import claimed
 from mismatch.errors import MismatchError
 from mismatch.model import PairSpec
+from mismatch.verbs.conclude import conclude
 
 PAIRS = [PairSpec("p", "train-infer", "decode", "a/score-1", "b/decode-1", {"batch": {}})]
 
@@ -51,10 +58,63 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    """A second process on the same folder would mix its parts in."""
+    """A second process on the same folder would mix its parts in; afterwards it may."""
     with (
         claimed(tmp_path, {"verb": "run"}, PAIRS),
-        pytest.raises(MismatchError, match="another run"),
+        pytest.raises(MismatchError, match="Another run"),
         claimed(tmp_path, {"verb": "run"}, PAIRS),
     ):
         pass
+    with claimed(tmp_path, {"verb": "run"}, PAIRS):
+        pass
+    assert not (tmp_path / ".work").exists()
+
+
+@pytest.mark.parametrize("verb", [api.compare, api.report])
+def test_nothing_is_rewritten_under_a_run(tmp_path: Path, verb: Callable[[Path], object]) -> None:
+    """compare and report of a folder in use are refused; the run would read what they replace."""
+    with claimed(tmp_path, {"verb": "run"}, []):
+        conclude(tmp_path)
+        with pytest.raises(MismatchError, match="Another run"):
+            verb(tmp_path)
+    verb(tmp_path)
+
+
+def test_a_folder_claimed_while_we_looked_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.json is read again under the lock: the first look may have found an empty folder."""
+    looks: list[int] = []
+    real = claim._refuse_others
+
+    def late(root: Path, plan: Mapping[str, Any]) -> None:
+        real(root, plan)
+        if not looks:
+            with monkeypatch.context() as plain:
+                plain.setattr(claim, "_refuse_others", real)
+                with claimed(root, {"verb": "run", "seed": 1}, PAIRS):
+                    pass
+        looks.append(1)
+
+    monkeypatch.setattr(claim, "_refuse_others", late)
+    with (
+        pytest.raises(MismatchError, match="seed was 1, is 0"),
+        claimed(tmp_path, {"verb": "run", "seed": 0}, PAIRS),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.EDQUOT, "out-of-space"), (errno.EROFS, "not-writable")]
+)
+def test_a_refused_write_says_what_was_refused(tmp_path: Path, number: int, code: str) -> None:
+    """A full disk asks for space, a folder that may not be written for another place."""
+    with pytest.raises(MismatchError) as caught, claimed(tmp_path, {"verb": "run"}, PAIRS):
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+    assert (caught.value.code, os.strerror(number) in caught.value.message) == (code, True)
+
+
+def test_another_failure_is_no_full_disk(tmp_path: Path) -> None:
+    """What is neither stays itself, for whoever mends it."""
+    with pytest.raises(FileNotFoundError), claimed(tmp_path, {"verb": "run"}, PAIRS):
+        (tmp_path / "gone").read_text()

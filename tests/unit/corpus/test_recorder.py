@@ -210,6 +210,7 @@ def test_padding_is_dropped_on_either_side(tmp_path: Path) -> None:
         ({"attention_mask": [1, 1]}, "attention_mask of row 0 has 2 entries"),
         ({"attention_mask": [0, 0, 0, 0]}, "row 0 is padding alone"),
         ({"attention_mask": [1, 0, 1, 1]}, "has a hole"),
+        ({"attention_mask": [1, 1, 1, 0]}, "scores position 3, which attention_mask drops"),
         ({"align": "left"}, "align is 'left'"),
     ],
 )
@@ -257,6 +258,17 @@ def test_a_call_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(written) == 1
     assert path.read_bytes() == written[0]
     assert written[0].count(b"\n") == 3
+
+
+def test_a_row_after_a_torn_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    """A writer died within its line: the next row is not glued to it, and whole files gain none."""
+    path = tmp_path / "gap.jsonl"
+    path.write_text('{"token_ids": [5, 6')
+    record(path, **one())
+    record(path, **one())
+    torn, *rows = path.read_text().splitlines()
+    assert torn == '{"token_ids": [5, 6'
+    assert [json.loads(row)["token_ids"] for row in rows] == [one()["token_ids"]] * 2
 
 
 def test_a_write_that_fails_or_is_cut_short_says_so(

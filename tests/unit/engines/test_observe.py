@@ -12,7 +12,7 @@ def test_switches_are_read_and_secrets_and_places_are_not(monkeypatch: pytest.Mo
     for name in ("VLLM_API_KEY", "VLLM_AUTH_TOKEN", "TORCHINDUCTOR_CACHE_DIR", "HOME"):
         monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    found = observe._read_switches()
+    found = observe.read_switches()
     assert found["OMP_NUM_THREADS"] == "2" and "hidden" not in found.values()
 
 
