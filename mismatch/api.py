@@ -21,11 +21,11 @@ from mismatch import store
 from mismatch.capture import environment
 from mismatch.capture.claim import held
 from mismatch.compare.compare import check, read_run
-from mismatch.compare.metrics import METRICS
 from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.engines.base import SHARED
 from mismatch.errors import MismatchError
+from mismatch.glossary import METRICS
 from mismatch.model import Floor, Sampling
 from mismatch.study import read_study
 from mismatch.verbs import imports, traces

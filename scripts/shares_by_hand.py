@@ -23,8 +23,8 @@ def values(root: Path, trace: str) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in column.to_pylist()], np.float64)
 
 
-def shares(root: Path, attribution: dict) -> dict[str, float]:
-    """knob -> <its step averaged over all orders, d> / <d, d>."""
+def shares(root: Path, attribution: dict, knobs: list[str]) -> dict[str, float]:
+    """knob -> <its step averaged over all orders, d> / <d, d>. knobs: in the order of the bits."""
     corner = {b: values(root, t) for b, t in attribution["corners"].items()}
     finite = np.isfinite(np.array(list(corner.values()))).all(axis=0)
     corner = {b: v[finite] for b, v in corner.items()}
@@ -39,15 +39,17 @@ def shares(root: Path, attribution: dict) -> dict[str, float]:
             at[knob] = "1"
             found[knob] += np.dot(before - corner["".join(at)], d)
     found /= len(orders) * np.dot(d, d)
-    return {f"bit {k}": float(x) for k, x in enumerate(found)}
+    return dict(zip(knobs, found.tolist(), strict=True))
 
 
 def main(root: Path) -> None:
-    for attribution in json.loads((root / "summary.json").read_text())["attributions"]:
-        told = sorted(k["share"]["value"] for k in attribution["knobs"])
-        again = shares(root, attribution)
+    run, summary = (json.loads((root / f).read_text()) for f in ("run.json", "summary.json"))
+    bits = {asked["id"]: asked["knobs"] for asked in run["attributions"]}
+    for attribution in summary["attributions"]:
+        told = {k["knob"]: k["share"]["value"] for k in attribution["knobs"]}
+        again = shares(root, attribution, bits[attribution["id"]])
         print(attribution["id"], again, "sum", sum(again.values()))
-        off = max(abs(a - b) for a, b in zip(sorted(again.values()), told, strict=True))
+        off = max(abs(again[knob] - told[knob]) for knob in again)
         print("  largest difference from summary.json:", off)
 
 

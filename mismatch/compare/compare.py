@@ -11,6 +11,7 @@ from mismatch.compare.align import align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
 from mismatch.compare.distribution import columns, measure_distribution, read_top
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
+from mismatch.compare.semantics import sampling_check
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import NO_IDS, PairSpec
@@ -68,6 +69,9 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     found = _distribution(root, spec, traces, gap)
     if found:
         element["distribution"] = found
+    differ = sampling_check(*(_provenance(root, t) for t in (spec.left, spec.right)))
+    if differ:
+        element["preflight"].append(differ)
     _write(root, spec, traces, gap, element)
     return element
 
@@ -158,7 +162,7 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
 
 def _sampled_by(root: Path, spec: PairSpec) -> str:
     """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it)."""
-    right = store.read_json(store.trace_folder(root, spec.right) / "provenance.json")
+    right = _provenance(root, spec.right)
     about = store.inside(root, "corpus", right["corpus"], "corpus.json")
     drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
     if not drawn:
@@ -170,6 +174,10 @@ def _sampled_by(root: Path, spec: PairSpec) -> str:
         and drawn["support"] == "whole"
     )
     return "infer" if own else "other"
+
+
+def _provenance(root: Path, trace: str) -> dict[str, Any]:
+    return dict(store.read_json(store.trace_folder(root, trace) / "provenance.json"))
 
 
 def _write(

@@ -26,7 +26,21 @@ class Machine:
 def this_machine() -> Machine:
     """GPUs by device node: the host has no torch to ask. Cores as far as we may use them."""
     nodes = [p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()]
-    return Machine(gpus=len(nodes), cpus=len(os.sched_getaffinity(0)))
+    return Machine(gpus=visible_gpus(len(nodes)), cpus=len(os.sched_getaffinity(0)))
+
+
+def visible_gpus(present: int) -> int:
+    """As many as CUDA_VISIBLE_DEVICES leaves, read as CUDA does: none after the first bad one."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return present
+    usable = 0
+    for device in (d.strip() for d in named.split(",")):
+        whole = device.isdigit() and int(device) < present
+        if not (whole or device.startswith(("GPU-", "MIG-"))):
+            break
+        usable += 1
+    return min(usable, present)
 
 
 def _never(condition: Condition, machine: Machine) -> str | None:

@@ -197,7 +197,9 @@ class Kept:
 
 
 def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[int]) -> list[Any]:
-    """Sequence s is sample s % samples of prompt s // samples, with a seed of its own."""
+    """Sequence s is sample s % samples of prompt s // samples. It has a seed of its own, which an
+    engine may take for the whole call from its first sequence.
+    """
     assert job.sampling is not None
     samples, seed = job.sampling["samples"], job.sampling["seed"]
     outputs = worker.sample([prompts[s // samples] for s in group], [seed + s for s in group])

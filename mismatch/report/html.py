@@ -12,10 +12,10 @@ import jinja2
 from markupsafe import Markup
 
 from mismatch import __version__, store
+from mismatch.glossary import DISTRIBUTION, about
 from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
-from mismatch.report.glossary import DISTRIBUTION, about
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall

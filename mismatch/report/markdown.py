@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mismatch.glossary import DISTRIBUTION
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import finding, who_sampled
-from mismatch.report.glossary import DISTRIBUTION
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of

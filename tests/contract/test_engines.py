@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mismatch import store
-from mismatch.capture import checkpoint, plan
+from mismatch.capture import checkpoint, environment, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.engines import ENGINES, parse_condition
@@ -154,15 +154,16 @@ def test_a_repeat_is_bit_equal(given_ids: Captured) -> None:
             assert np.array_equal(first.logprob, again.logprob), name
 
 
-def test_facts_confirm_the_condition(given_ids: Captured) -> None:
-    """Facts are read from the live engine and name its versions, device and kernels' switches."""
+def test_facts_name_what_ran(given_ids: Captured) -> None:
+    """Versions of the engine's own interpreter, the device, and the space of the values. (That the
+    facts confirm the condition is proven when a trace is sealed.)"""
     facts = given_ids.provenance(given_ids.names()[0])["facts"]
     engine = ENGINES[given_ids.condition_id.split("-")[0]]
-    options = parse_condition(CONDITIONS[engine.name]).options
-    for name in engine.observed:
-        if name in options:
-            assert facts["observed"][name] == options[name]
-    assert facts["versions"] and facts["device"] and "logprob_space" in facts
+    python = environment.interpreter(engine, parse_condition(CONDITIONS[engine.name]))
+    there = environment.probe(python, engine).versions
+    assert len(there) > 1 or engine.imports is None
+    assert {n: facts["versions"].get(n) for n in there} == there
+    assert facts["device"] and facts["logprob_space"] and facts["scored_as"] == {}
 
 
 def test_rollouts_follow_the_model(rolled_out: Captured) -> None:

@@ -16,6 +16,7 @@ from mismatch.capture import run as captures
 from mismatch.compare.align import read_tokens
 from mismatch.compare.distribution import read_top
 from mismatch.engines import ENGINES, parse_condition
+from mismatch.engines.base import RESHAPING
 from mismatch.model import Capture, Corpus, Task, make_corpus
 from tests import known
 
@@ -47,6 +48,8 @@ SAME = (
     "cache=static",
     "batch=3,cache=static,padding=left",
     "topk=5,entropy=true",
+    "entropy=false",
+    "batch=3,packing=false",
 )
 LOWER = ("autocast=bf16", "autocast=fp16")
 RESHAPED = (
@@ -202,15 +205,6 @@ def test_autocast_is_near_the_known_values_and_not_on_them(
     assert np.abs(requests_taken.values(request_) - requests_taken.values()).max() > 1e-4
 
 
-@pytest.mark.parametrize("request_", [r for r in (*SAME, *LOWER, *RESHAPED) if r])
-def test_every_option_is_observed(requests_taken: Taken, request_: str) -> None:
-    """A trace is sealed with each of its request options read back from what ran."""
-    observed = requests_taken.facts(request_)["observed"]
-    for name, value in HF.request_options(_condition("dtype=fp32", request_)).items():
-        if name != "batch":
-            assert observed[name] == value
-
-
 def test_what_says_how_it_computes_leaves_the_bits(requests_taken: Taken) -> None:
     """Naming the default changes nothing."""
     for request in ("logits=whole", "logprob_dtype=fp32", "sdpa_kernel=flash", "cache=none"):
@@ -287,6 +281,8 @@ def test_a_samplers_options_give_its_distribution(
     kept = np.isfinite(expected)
     assert kept.any()
     np.testing.assert_allclose(got[kept], expected[kept], atol=EXACT_NATS, rtol=0)
+    asked = {k: v for k, v in options.items() if k in (*RESHAPING, "temperature")}
+    assert requests_taken.facts(request_)["scored_as"] == asked
     cuts = any(name in options for name in ("top_k", "top_p", "min_p"))
     table = store.read_table(requests_taken.folder(request_) / "tokens.parquet")
     assert ("kept_mass" in table.column_names) == cuts

@@ -201,7 +201,7 @@ def test_processed_values_are_of_the_distribution_drawn_from(
     """Penalty, temperature, min-p, top-k and top-p are in the value, the top-k and the entropy."""
     tables = _tables(processed, attention, RESHAPED)
     _check_distribution(processed, "reshaped", path, tables, 7)
-    assert processed.facts("reshaped", path)["sampling_in_logprobs"] is True
+    assert processed.facts("reshaped", path)["scored_as"]["temperature"] == 0.7
     assert "temperature=0.7" in processed.facts("reshaped", path)["logprob_space"]
 
 
@@ -228,7 +228,7 @@ def test_prefill_is_never_scaled_and_says_so(processed: Captured, attention: Pat
     """Values of a prompt are the model's own under any sampling options, and are labelled raw."""
     _check_distribution(processed, "reshaped", "prefill", _tables(processed, attention, ""), 7)
     facts = processed.facts("reshaped", "prefill")
-    assert facts["sampling_in_logprobs"] is False
+    assert facts["scored_as"] == {}
     assert facts["logprob_space"].startswith("raw log-probabilities of the model")
     assert "temperature=0.7" in facts["logprob_space"]
     plain = processed.values("plain", "prefill")
@@ -299,7 +299,7 @@ def test_raw_values_are_the_models_own_however_drawn(leaking: Captured, attentio
         np.testing.assert_allclose(got, _own(leaking, tables), atol=TOLERANCE_NATS, rtol=0)
     for path in ("decode", "prefill"):
         _check_distribution(leaking, "stated", path, tables, 7)
-        assert leaking.facts("stated", path)["sampling_in_logprobs"] is False
+        assert leaking.facts("stated", path)["scored_as"] == {}
 
 
 def test_raw_decode_is_the_rollout_bit_for_bit(leaking: Captured) -> None:

@@ -120,6 +120,19 @@ def test_the_gate_follows_the_bounds(probe: Probe, attention: Path, prompts: Pat
         assert (verdict.code, verdict.json["verdict"]) == (code, word)
 
 
+def test_values_of_two_distributions_are_not_comparable(
+    probe: Probe, attention: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The trainer at T = 1.2 against the engine at T = 1: the gate exits 5 whatever the limit, and
+    the report says that it may not be numerics."""
+    words = ("--train", "toy:temperature=1.2", "--infer", "toy", "--corpus", corpus)
+    assert probe("run", "--model", attention, *words, "--out", "o").code == 0
+    verdict = probe("gate", "o", "--max", "k3=100", "--json")
+    assert (verdict.code, verdict.json["verdict"]) == (5, "not_comparable")
+    for name in ("report.md", "report.html"):
+        assert "temperature 1.2 against 1" in (tmp_path / "o" / name).read_text()
+
+
 def test_an_excess_needs_a_floor(probe: Probe, attention: Path, corpus: Path) -> None:
     """Without a floor excess is null and the gate has no evidence; an absolute limit needs none."""
     probe(*toy_run(attention, "--corpus", corpus, "--floor", "none", "--out", "o"))

@@ -47,9 +47,9 @@ def test_a_colon_that_starts_no_option_does_not_split() -> None:
 @pytest.mark.parametrize(
     ("text", "code", "hint"),
     [
-        ("hff:dtype=bf16", "unknown-engine", "'hf'"),
-        ("hf:dtpye=bf16", "unknown-option", "'dtype'"),
-        ("hf:dtype=bf61", "option-value", "'bf16'"),
+        ("hff:dtype=bf16", "unknown-engine", "Did you mean 'hf'?"),
+        ("hf:dtpye=bf16", "unknown-option", "Did you mean 'dtype'?"),
+        ("hf:dtype=bf61", "option-value", "Did you mean 'bf16'?"),
         ("hf:batch=0", "option-value", "all, or a whole number >= 1"),
         ("vllm:eager=yes", "option-value", "true|false"),
         ("hf:dtype=bf16,dtype=fp16", "condition-syntax", "ENGINE"),

@@ -60,9 +60,13 @@ class Distribution:
         more = asked if self.topk else 0
         return wire.blank(n, self.topk + more, self.entropy, self.cuts)
 
+    def settings(self) -> dict[str, Any]:
+        """The sampler's options that are in the values."""
+        return {name: self.applied[name] for name in RESHAPING if name in self.applied}
+
     def space(self) -> str:
         """What the log-probabilities are of, in words."""
-        steps = [f"{n}={self.applied[n]:g}" for n in RESHAPING if n in self.applied]
+        steps = [f"{name}={value:g}" for name, value in self.settings().items()]
         if "temperature" not in self.applied:
             steps.append("not temperature-scaled")
         return ", ".join([f"log_softmax over {self.table_dtype} logits", *steps])
@@ -86,10 +90,10 @@ class Distribution:
         values.logprobs[rows] = _numpy(table.gather(1, ids[rows, None])[:, 0])
         if self.topk:
             self._fill_top(values, table, rows, asked[rows])
+        self.applied["entropy"] = self.entropy
         if self.entropy:
             assert values.entropy is not None
             values.entropy[rows] = _numpy(entropy(table))
-            self.applied["entropy"] = True
 
     def _fill_top(
         self, values: wire.Values, table: torch.Tensor, rows: slice, asked: np.ndarray

@@ -109,12 +109,12 @@ class Forward:
             seen.padding.add(layout.padding)
 
     def observed(self) -> dict[str, Any]:
-        """What the passes were, by option; what did not happen is not named."""
+        """What the passes were, by option; what no pass showed is not named."""
         seen = self.seen
         found: dict[str, Any] = {"cache": "+".join(sorted(seen.caches)), "logits": self._head()}
         if seen.padding:
             found["padding"] = "+".join(sorted(seen.padding))
-        if True in seen.packed:
+        if seen.packed:
             found["packing"] = seen.packed == {True} and seen.rows == {1} and seen.resets
         if "autocast" in self.options and self.computed != distributed.weight_dtype(self.model):
             found["autocast"] = self.computed

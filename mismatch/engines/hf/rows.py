@@ -15,8 +15,9 @@ class Layout:
     """Sequences in rows.
 
     ids: (rows, columns) int64. mask, positions: the same shape, None where the model's own default
-    is right. places: row and first column of each sequence. padding: the side, None where no column
-    was added. packed: several sequences may share a row.
+    is right. places: row and first column of each sequence. padding: the side that a shorter
+    sequence is padded on, None where a row is a sequence as it stands. packed: several sequences
+    may share a row.
     """
 
     ids: torch.Tensor

@@ -28,7 +28,7 @@ class Worker:
         self.job, self.options = job, job.options
         self.scratch = Scratch()
         self._kernels: dict[tuple[Any, ...], list[str]] = {}
-        self._isolated: bool | None = None
+        self._isolated: set[tuple[Any, ...]] = set()  # modes under which packing was probed
         self.quantized: quantize.Emulation | None = None
 
     # ------------------------------------------------------------ load
@@ -85,6 +85,11 @@ class Worker:
         self.forward = forward.Forward(self.model, options)
         self.forward.mesh = self.ring
 
+    @property
+    def _modes(self) -> tuple[Any, ...]:
+        """What chooses the attention kernels of one load."""
+        return tuple(self.request.get(name) for name in ("sdpa_kernel", "autocast"))
+
     def encode(self, prompts: list[dict[str, Any]]) -> Any:
         raise NotImplementedError("the train side scores ids; the rollout engine encodes prompts")
 
@@ -112,10 +117,10 @@ class Worker:
         if self.request.get("cache", "none") != "none":
             return rows.aligned(sequences, first)
         packing = bool(self.request.get("packing"))
-        if packing and self._isolated is None:
-            self._isolated = not forward.packing_leaks(self.forward)
-            if not self._isolated:
+        if packing and self._modes not in self._isolated:
+            if forward.packing_leaks(self.forward):
                 raise ValueError("packing: in this model a packed sequence hears of the one before")
+            self._isolated.add(self._modes)
         return rows.lay_out(sequences, self.request.get("padding"), packing)
 
     # ------------------------------------------------------------ facts
@@ -128,6 +133,7 @@ class Worker:
             "attention_kernels": kernels,
             "logits_dtype": "+".join(sorted(map(plain, seen.logits))),
             "logprob_space": self.distribution.space(),
+            "scored_as": self.distribution.settings(),
             "rows_per_forward": sorted(seen.rows),
             "sequences_per_row": sorted(seen.per_row),
             "head_positions_most": max(seen.widths, default=0),
@@ -171,13 +177,12 @@ class Worker:
 
     def _attention_kernels(self) -> list[str]:
         """The attention operators of one short profiled pass, taken after the capture."""
-        modes = tuple(self.request.get(name) for name in ("sdpa_kernel", "autocast"))
-        if modes not in self._kernels:
+        if self._modes not in self._kernels:
             # A compiled model keeps the shape it has: another one would compile it again.
             shape = self.forward.shape if self.options.get("compile") else (1, 4)
             ids = torch.zeros(shape, dtype=torch.long, device=self.model.device)
-            self._kernels[modes] = forward.attention_ops(self.forward, ids)
-        return self._kernels[modes]
+            self._kernels[self._modes] = forward.attention_ops(self.forward, ids)
+        return self._kernels[self._modes]
 
     def close(self) -> None:
         del self.model, self.forward

@@ -135,6 +135,7 @@ class Worker:
             "observed": {"dtype": _short(self.model.weights), **self.options},
             "device": observe.processor(),
             "logprob_space": f"log_softmax over logits / {self.options.get('temperature', 1.0)}",
+            "scored_as": {n: v for n, v in self.options.items() if n == "temperature"},
             "versions": observe.versions(("numpy",)),
             "env": observe.switches(),
         }

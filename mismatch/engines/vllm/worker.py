@@ -218,7 +218,7 @@ class Worker:
             "compute_dtype": self.about.plain(config.model_config.dtype),
             "logprobs_mode": mode,
             "logprob_space": self.about.space(self._path, mode, settings),
-            "sampling_in_logprobs": self.about.scaled(self._path, mode),
+            "scored_as": settings if self.about.scaled(self._path, mode) else {},
             "sampling": settings,
             "requests_per_call": sorted(set(calls)),
             "preemptions": self._preemptions,

@@ -17,14 +17,13 @@ from hypothesis.extra.numpy import arrays
 from mismatch.compare.metrics import (
     DEFINITIONS,
     EXTREMES,
-    METRICS,
     QUANTILES,
     Aligned,
     Measured,
     breakdowns,
     measure,
-    token_keys,
 )
+from mismatch.glossary import METRICS, token_keys
 
 L = math.log(2.5)
 

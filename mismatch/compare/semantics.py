@@ -1,0 +1,42 @@
+"""Do two traces give log-probabilities of the same distribution?
+
+A sampler's temperature, cut or penalty that is in the values of one side alone makes a gap that no
+kernel made. What an engine put into its values is the fact `scored_as`, read from the live engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mismatch.engines.base import RESHAPING
+
+#: What changes nothing.
+NEUTRAL = {"temperature": 1.0, **RESHAPING, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+def sampling_check(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, str] | None:
+    """The preflight row of two traces' provenance where they differ; None where they agree, or
+    where a side (a recorded dump) does not say.
+    """
+    said = [(side.get("facts") or {}).get("scored_as") for side in (left, right)]
+    if None in said:
+        return None
+    one, other = map(_settings, said)
+    differ = [name for name in NEUTRAL if one[name] != other[name]]
+    if not differ:
+        return None
+    shown = "; ".join(f"{name} {one[name]:g} against {other[name]:g}" for name in differ)
+    return {
+        "rung": "sampling",
+        "verdict": "fail",
+        "evidence": f"the values are of two distributions: {shown}",
+        "todo": "Score both sides alike (hf: the sampler's options; vllm: logprobs_mode), or read "
+        "the gap as what these options do.",
+    }
+
+
+def _settings(said: Any) -> dict[str, float]:
+    """Every setting; vllm writes top_k = -1, too, for all tokens."""
+    found = {name: float(said.get(name, neutral)) for name, neutral in NEUTRAL.items()}
+    return {**found, "top_k": max(found["top_k"], 0.0)}

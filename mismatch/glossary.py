@@ -1,0 +1,79 @@
+"""What each metric is, in words: the one table that measuring, gating and reporting share.
+
+d = lp_train - lp_infer in nats, r = exp(d), D = a sequence's sum of d, R = exp(D).
+"""
+
+from __future__ import annotations
+
+#: key -> (space, formula, level), in the order of metrics.md.
+METRICS: dict[str, tuple[str, str, str]] = {
+    "k1": ("log", "mean(-d)", "token"),
+    "k2": ("log", "mean(d²)/2", "token"),
+    "k3": ("log", "mean(expm1(d) - d)", "token"),
+    "k3_rev": ("log", "mean(expm1(-d) + d); not the reverse KL on infer's tokens", "token"),
+    "abs_logprob_diff_mean": ("log", "mean |d|", "token"),
+    "abs_logprob_diff_std": ("log", "standard deviation of |d|", "token"),
+    "abs_logprob_diff_p50": ("log", "median of |d|", "token"),
+    "abs_logprob_diff_p90": ("log", "90th percentile of |d|", "token"),
+    "abs_logprob_diff_p99": ("log", "99th percentile of |d|", "token"),
+    "abs_logprob_diff_p999": ("log", "99.9th percentile of |d|", "token"),
+    "abs_logprob_diff_max": ("log", "largest |d|", "token"),
+    "logprob_diff_mean": ("log", "mean d, the bias", "token"),
+    "rms_logprob_diff": ("log", "sqrt(mean d²), the size", "token"),
+    "prob_diff_mean": ("probability", "mean |p_train - p_infer|", "token"),
+    "prob_diff_max": ("probability", "largest |p_train - p_infer|", "token"),
+    "prob_diff_std": ("probability", "standard deviation of |p_train - p_infer|", "token"),
+    "prob_pearson": ("probability", "correlation of p_train and p_infer", "token"),
+    "mult_prob_error": ("ratio", "mean(exp |d|)", "token"),
+    "ratio_mean": ("ratio", "mean r; alone it hides everything", "token"),
+    "ratio_min": ("ratio", "smallest r", "token"),
+    "ratio_max": ("ratio", "largest r", "token"),
+    "ratio_p01": ("ratio", "1st percentile of r", "token"),
+    "ratio_p99": ("ratio", "99th percentile of r", "token"),
+    "extreme_fraction_1.1": ("ratio", "share with max(r, 1/r) > 1.1", "token"),
+    "extreme_fraction_2": ("ratio", "share with max(r, 1/r) > 2", "token"),
+    "extreme_fraction_3": ("ratio", "share with max(r, 1/r) > 3", "token"),
+    "extreme_fraction_5": ("ratio", "share with max(r, 1/r) > 5", "token"),
+    "extreme_fraction_10": ("ratio", "share with max(r, 1/r) > 10", "token"),
+    "chi2_token": ("ratio", "mean(r²) - 1", "token"),
+    "ess_token": ("ratio", "(Σr)²/(nΣr²)", "token"),
+    "exact_fraction": ("share", "share with d == 0", "token"),
+    "confident_disagreement": ("share", "share with p_infer >= 0.5 and d < -2", "token"),
+    "seq_log_ratio_mean": ("log", "mean D", "sequence"),
+    "seq_log_ratio_std": ("log", "standard deviation of D", "sequence"),
+    "seq_log_ratio_p05": ("log", "5th percentile of D", "sequence"),
+    "seq_log_ratio_p50": ("log", "median D", "sequence"),
+    "seq_log_ratio_p95": ("log", "95th percentile of D", "sequence"),
+    "seq_log_ratio_slope_per_1k": ("log", "slope of D on length, per 1 000 tokens", "sequence"),
+    "seq_k1": ("log", "mean(-D)", "sequence"),
+    "seq_chi2": ("ratio", "mean(R²) - 1", "sequence"),
+    "ess_seq": ("ratio", "(ΣR)²/(nΣR²)", "sequence"),
+    "seq_geo_ratio": ("ratio", "mean over sequences of exp(mean d)", "sequence"),
+    "seq_max_prob_diff_mean": ("probability", "mean of each one's largest |Δp|", "sequence"),
+    "seq_prob_diff_gt_0.5": ("count", "sequences with a |Δp| above 0.5", "sequence"),
+    "log_ppl_diff": ("log", "mean over sequences of mean(-d)", "sequence"),
+    "ppl_ratio": ("ratio", "mean over sequences of exp(mean(-d))", "sequence"),
+    "seq_clamped_count": ("count", "sequences with |D| > 20, where verl clamps", "sequence"),
+    "ess_half_length": ("tokens", "ln 2 / (2 k3): half of the sequence-level ESS gone", "sequence"),
+    "clamp_length": ("tokens", "20 / k3: the mean of D reaches verl's clamp", "sequence"),
+}
+
+
+def token_keys() -> list[str]:
+    """The keys that a floor has too."""
+    return [key for key, (_, _, level) in METRICS.items() if level == "token"]
+
+
+def about(key: str) -> tuple[str, str]:
+    """(space, formula) of a key; one of a later release is not known."""
+    space, formula, level = METRICS.get(key, ("not known to this release", "", "token"))
+    return (f"{space}, {level}" if level == "sequence" else space), formula
+
+
+#: Below the table of what is known of the whole distribution.
+DISTRIBUTION = (
+    "Means over tokens, 95% intervals by bootstrap over sequences. `_lb`: over the tokens both "
+    "sides gave and one bucket for the rest, a lower bound of the divergence over the whole "
+    "vocabulary (nats; tv and flips: shares). `kept_mass`: the probability that top-p, top-k or "
+    "min-p left to be drawn from."
+)
