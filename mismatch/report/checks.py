@@ -8,7 +8,7 @@ from mismatch.report.pairs import Check, Pair
 
 _ORDER = ("fail", "not checked", "pass")
 
-NOT_RUN = "No preflight check ran: a shift, a wrong mask or stale weights would look like a gap."
+NOT_RUN = "No check for a shift, a wrong mask or stale weights ran: they would look like a gap."
 
 
 def grouped(pairs: Sequence[Pair]) -> list[tuple[Check, list[str]]]:

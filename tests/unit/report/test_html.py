@@ -194,7 +194,7 @@ def test_null_metrics_and_missing_floors_are_dashes(tmp_path: Path) -> None:
     text = page(write_run(tmp_path / "run", bare)).text
     assert "not captured" in text
     assert "No floor: whether the gap is noise is not known" in text
-    assert "No preflight check ran" in text
+    assert "would look like a gap" in text
     assert "—" in text
 
 
