@@ -55,7 +55,7 @@ def test_escape_codes_and_markup_of_foreign_text_are_inert() -> None:
 def test_unchecked_preflight_is_told() -> None:
     """Not checked is counted beside pass; no check at all has its own sentence."""
     assert "1 not checked, 1 pass" in shown(pair())
-    assert "would look like a gap" in shown(pair(preflight=[]))
+    assert "stale weights" in shown(pair(preflight=[]))
 
 
 def test_an_empty_summary_prints_no_evidence() -> None:
