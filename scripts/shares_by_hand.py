@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/shares_by_hand.py OUT
 
-Shares nothing with mismatch.compare.attribute: no weights, no binary lattice. Prints each share
-beside the one in summary.json.
+Shares nothing with mismatch.compare.attribute: no weights, no binary lattice. Prints each knob's
+share beside the one in summary.json.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ def values(root: Path, trace: str) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in column.to_pylist()], np.float64)
 
 
-def shares(root: Path, attribution: dict, knobs: list[str]) -> dict[str, float]:
-    """knob -> <its step averaged over all orders, d> / <d, d>. knobs: in the order of the bits."""
-    corner = {b: values(root, t) for b, t in attribution["corners"].items()}
+def shares(root: Path, asked: dict) -> dict[str, float]:
+    """knob -> <its step averaged over all orders, d> / <d, d>.
+
+    asked: the attribution in run.json; bit k of a corner's name is the k-th of its knobs.
+    """
+    corner = {b: values(root, t) for b, t in asked["corners"].items()}
     finite = np.isfinite(np.array(list(corner.values()))).all(axis=0)
     corner = {b: v[finite] for b, v in corner.items()}
-    n = len(next(iter(corner)))
+    n = len(asked["knobs"])
     d = corner["0" * n] - corner["1" * n]
     orders = list(itertools.permutations(range(n)))
     found = np.zeros(n)
@@ -39,17 +42,31 @@ def shares(root: Path, attribution: dict, knobs: list[str]) -> dict[str, float]:
             at[knob] = "1"
             found[knob] += np.dot(before - corner["".join(at)], d)
     found /= len(orders) * np.dot(d, d)
-    return dict(zip(knobs, found.tolist(), strict=True))
+    return {knob: float(x) for knob, x in zip(asked["knobs"], found, strict=True)}
+
+
+def compared(root: Path) -> dict[str, dict[str, tuple[float, float]]]:
+    """Attribution -> knob -> (its share by hand, its share in summary.json)."""
+    read = [json.loads((root / name).read_text()) for name in ("run.json", "summary.json")]
+    asked, told = ({a["id"]: a for a in each["attributions"]} for each in read)
+    found = {}
+    for name, one in told.items():
+        if one["missing"]:
+            continue
+        again = shares(root, asked[name])
+        said = {k["knob"]: k["share"]["value"] for k in one["knobs"]}
+        if set(said) != set(again):
+            raise SystemExit(f"{name}: summary.json names the knobs {sorted(said)}")
+        found[name] = {knob: (again[knob], said[knob]) for knob in again}
+    return found
 
 
 def main(root: Path) -> None:
-    run, summary = (json.loads((root / f).read_text()) for f in ("run.json", "summary.json"))
-    bits = {asked["id"]: asked["knobs"] for asked in run["attributions"]}
-    for attribution in summary["attributions"]:
-        told = {k["knob"]: k["share"]["value"] for k in attribution["knobs"]}
-        again = shares(root, attribution, bits[attribution["id"]])
-        print(attribution["id"], again, "sum", sum(again.values()))
-        off = max(abs(again[knob] - told[knob]) for knob in again)
+    for name, knobs in compared(root).items():
+        print(name, "sum", sum(again for again, _ in knobs.values()))
+        for knob, (again, said) in knobs.items():
+            print(f"  {knob}: {again:.6f} by hand, {said:.6f} in summary.json")
+        off = max(abs(again - said) for again, said in knobs.values())
         print("  largest difference from summary.json:", off)
 
 

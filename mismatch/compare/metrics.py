@@ -203,8 +203,8 @@ EXTREMES: dict[str, Callable[[Tokens], float]] = {
     "ratio_min": lambda t: float(np.min(t.ratio)),
     "ratio_max": lambda t: float(np.max(t.ratio)),
 }
-#: No interval where one sequence carries over MAX_SHARE of ΣR², of which both are made. (Its share
-#: of ΣR is never larger, and would let through intervals that cover too little.)
+#: No interval where one sequence carries over MAX_SHARE of ΣR. (A limit on ΣR², of which both are
+#: made, would be worse: it keeps the very samples that missed the tail.)
 DOMINATED = ("seq_chi2", "ess_seq")
 MAX_SHARE = 0.2
 EXCESS = ("k2", "k3")
@@ -297,7 +297,7 @@ def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
             if key in keys
         }
         fixed = dict(_fixed(tokens, keys))
-        if stats.largest_share(2 * tokens.log_ratio) > MAX_SHARE:
+        if stats.largest_share(tokens.log_ratio) > MAX_SHARE:
             dominated = [key for key in DOMINATED if key in statistics]
             fixed |= {key: Estimate(statistics.pop(key).value()) for key in dominated}
     return _Observed(keys, sizes, unseen, statistics, fixed)

@@ -14,6 +14,7 @@ from mismatch.capture import checkpoint, environment, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.engines import ENGINES, parse_condition
+from mismatch.engines.base import this_machine
 from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
 
@@ -52,8 +53,10 @@ class Captured:
         return sorted(p.name for p in (self.root / "traces" / self.condition_id).iterdir())
 
 
-def _order(engine: str, model: Path, corpus: Corpus | None, prompts: list[dict]) -> captures.Order:
-    condition = parse_condition(CONDITIONS[engine])
+def _order(
+    engine: str, model: Path, corpus: Corpus | None, prompts: list[dict], spec: str = ""
+) -> captures.Order:
+    condition = parse_condition(spec or CONDITIONS[engine])
     known_paths = ENGINES[engine].paths
     wanted = [p for p in ("rollout", "decode", "prefill", "score") if p in known_paths]
     if corpus is not None:
@@ -71,8 +74,10 @@ def _order(engine: str, model: Path, corpus: Corpus | None, prompts: list[dict])
     )
 
 
-def _take(root: Path, engine: str, model: Path, corpus: Corpus | None, prompts: list) -> Captured:
-    order = _order(engine, model, corpus, prompts)
+def _take(
+    root: Path, engine: str, model: Path, corpus: Corpus | None, prompts: list, spec: str = ""
+) -> Captured:
+    order = _order(engine, model, corpus, prompts, spec)
     got = captures.take(root, order, lambda event: None)
     errors = [p.read_text() for p in root.glob("failed/*/*/*")]
     assert got is not None and not errors, "\n".join(errors)
@@ -164,6 +169,30 @@ def test_facts_name_what_ran(given_ids: Captured) -> None:
     assert len(there) > 1 or engine.imports is None
     assert {n: facts["versions"].get(n) for n in there} == there
     assert facts["device"] and facts["logprob_space"] and facts["scored_as"] == {}
+
+
+def _all_switches_off(engine: str) -> str:
+    """The engine's condition with every switch that this machine has stated as false."""
+    spec = CONDITIONS[engine]
+    for name, option in ENGINES[engine].options.items():
+        more = f"{spec},{name}=false"
+        if option.kind == "bool" and f"{name}=" not in spec:
+            refused = ENGINES[engine].refuse(parse_condition(more), this_machine())
+            spec = spec if refused else more
+    return spec
+
+
+@pytest.mark.parametrize("engine", ENGINE_PARAMS)
+def test_a_switch_that_is_stated_as_off_can_be_sealed(
+    engine: str, attention: Path, tmp_path: Path
+) -> None:
+    """Every switch an engine has is read back as false where it was asked to be false."""
+    spec = _all_switches_off(engine)
+    assert "entropy=false" in spec
+    captured = _take(tmp_path, engine, attention, _corpus_with_holes(), [], spec)
+    observed = captured.provenance(captured.names()[0])["facts"]["observed"]
+    off = [name for name, value in parse_condition(spec).options.items() if value is False]
+    assert [name for name in off if observed[name] is not False] == []
 
 
 def test_rollouts_follow_the_model(rolled_out: Captured) -> None:

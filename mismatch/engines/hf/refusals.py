@@ -90,8 +90,12 @@ def _kernels(options: Options, on_gpu: bool) -> str | None:
         return f"sdpa_kernel={kernel} steers attention=sdpa, not attention={attention}"
     if options.get("compile"):
         return "sdpa_kernel with compile=true: a compiled graph keeps the kernel it was traced with"
-    if kernel == "flash" and on_gpu and (options.get("packing") or options.get("padding")):
-        return "sdpa_kernel=flash takes no mask on a GPU; packing and padding need one"
+    # Ring attention is told no mask: what it pads lies behind every sequence.
+    if kernel == "flash" and on_gpu and options.get("batch", 1) != 1 and "cp" not in options:
+        return (
+            "sdpa_kernel=flash takes no mask on a GPU, and a batch needs one, padded or packed; "
+            "set batch=1"
+        )
     return None
 
 

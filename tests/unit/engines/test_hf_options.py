@@ -145,6 +145,9 @@ def test_contradictions_are_refused_on_every_machine(options: str, says: str) ->
         ("cp=2,batch=4,padding=left", "no mask"),
         ("cp=2,cache=dynamic", "next token"),
         ("cp=2,logits=chunked:8", "part of the logits"),
+        ("sdpa_kernel=flash,batch=4", "no mask"),
+        ("attention=sdpa,sdpa_kernel=flash,batch=all", "no mask"),
+        ("sdpa_kernel=flash,batch=4,padding=left", "no mask"),
         ("sdpa_kernel=flash,batch=4,packing=true", "no mask"),
         ("tp=2,device=cpu", "GPUs"),
     ],
@@ -170,6 +173,17 @@ def test_what_a_gpu_cannot_do_is_refused(options: str, says: str) -> None:
 def test_what_fits_together_is_not_refused(options: str) -> None:
     """The defaults, named, contradict nothing; independent axes combine."""
     assert _refused(f"hf:{options}" if options else "hf") is None
+
+
+@pytest.mark.parametrize("options", ["", ",batch=1", ",batch=1,packing=false", ",batch=4,cp=2"])
+def test_flash_runs_on_a_gpu_where_no_mask_is_needed(options: str) -> None:
+    """One sequence in a row needs no mask, and ring attention does without one in a batch too."""
+    assert _refused(f"hf:sdpa_kernel=flash{options}", GPU) is None
+
+
+def test_flash_takes_a_batch_on_a_cpu() -> None:
+    """torch's flash kernel of a CPU takes a mask."""
+    assert _refused("hf:sdpa_kernel=flash,batch=4") is None
 
 
 def test_refusals_come_one_at_a_time() -> None:
