@@ -1,61 +1,49 @@
-"""Host memory does not grow with the number of cells."""
+"""What comparing holds in memory does not grow with the number of cells."""
 
 from __future__ import annotations
 
 import gc
-import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mismatch import store
 from mismatch.compare import traces
-from mismatch.compare.align import Tokens, read_tokens
+from mismatch.compare.align import Tokens
 from mismatch.compare.compare import compare
+from mismatch.compare.metrics import Aligned
 from mismatch.model import PairSpec, make_corpus
+from tests.unit.compare.folders import run_folder
 
-RNG = np.random.default_rng(0)
-CORPUS = make_corpus([(RNG.integers(0, 99, 30), None) for _ in range(3)])
-
-
-def _folder(root: Path, cells: int) -> Path:
-    """A run folder with so many train cells against one infer cell."""
-    store.save_corpus(root, CORPUS, {"sampled_by": None})
-    for k in range(cells + 1):
-        provenance = {"condition": f"c{k}", "corpus": CORPUS.sha, "model": {"digest": "x"}}
-
-        def fill(aside: Path, provenance: dict = provenance) -> None:
-            (aside / "provenance.json").write_text(json.dumps(provenance))
-            values = [-RNG.exponential(1, len(i)).astype(np.float32) for i in CORPUS.token_ids]
-            store.write_trace_tokens(aside / "tokens.parquet", CORPUS, values)
-
-        about = {"kind": "trace", "corpus": CORPUS.sha}
-        store.seal(root / "traces" / f"c{k}" / "score-1", fill, about)
-    pairs = [
-        PairSpec(f"p{k}", "train-train", "score..score", "c0/score-1", f"c{k}/score-1", {})
-        for k in range(1, cells + 1)
-    ]
-    plan = {"schema": store.SCHEMA, "request": {}, "pairs": [asdict(p) for p in pairs]}
-    (root / "run.json").write_text(json.dumps(plan))
-    return root
+CELLS = 5
+CORPUS = make_corpus([(np.arange(9), None) for _ in range(3)])
 
 
-@pytest.mark.parametrize("cells", [2, 12])
-def test_no_more_than_one_pair_is_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int
+def _alive() -> int:
+    """Columns of whole traces, and of pairs of them, that something still refers to."""
+    return sum(isinstance(thing, Tokens | Aligned) for thing in gc.get_objects())
+
+
+def test_a_pairs_traces_are_let_go_before_the_next_ones_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comparing lets one pair's traces go before it reads the next's, however many there are."""
-    alive = []
+    """Whenever a trace is read, no more than the other one of its pair is in memory."""
+    ids = [f"c{k}/score-1" for k in range(CELLS + 1)]
+    pairs = [
+        PairSpec(f"p{k}", "train-train", "score..score", ids[0], right, {})
+        for k, right in enumerate(ids[1:])
+    ]
+    root = run_folder(tmp_path, CORPUS, {trace: {} for trace in ids}, pairs)
+    seen: list[int] = []
+    read = traces.read_tokens
 
-    def counting(folder: Path) -> Tokens:
-        found = read_tokens(folder)
-        gc.collect()
-        alive.append(sum(isinstance(thing, Tokens) for thing in gc.get_objects()))
-        return found
+    def counted(folder: Path) -> Any:
+        seen.append(_alive())
+        return read(folder)
 
-    monkeypatch.setattr(traces, "read_tokens", counting)
-    compare(_folder(tmp_path, cells))
-    assert len(alive) == 2 * cells
-    assert max(alive) == 2
+    monkeypatch.setattr(traces, "read_tokens", counted)
+    gc.collect()  # what earlier tests left
+    before = _alive()
+    compare(root)
+    assert [count - before for count in seen] == [0, 1] * CELLS

@@ -1,0 +1,44 @@
+"""Run folders with sealed traces that no engine made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mismatch import store
+from mismatch.model import Corpus, PairSpec
+
+
+def run_folder(
+    root: Path, corpus: Corpus, facts: Mapping[str, Any], pairs: Sequence[PairSpec]
+) -> Path:
+    """facts: trace id -> its facts; the values of each trace are drawn anew."""
+    store.save_corpus(root, corpus, {"sampled_by": None})
+    for seed, (trace, found) in enumerate(facts.items()):
+        provenance = {
+            "condition": trace.split("/")[0],
+            "corpus": corpus.sha,
+            "model": {"digest": "x"},
+            "facts": found,
+        }
+        _seal(root, trace, corpus, provenance, np.random.default_rng(seed))
+    plan = {"schema": store.SCHEMA, "request": {}, "pairs": [asdict(p) for p in pairs]}
+    (root / "run.json").write_text(json.dumps(plan))
+    return root
+
+
+def _seal(
+    root: Path, trace: str, corpus: Corpus, provenance: dict, rng: np.random.Generator
+) -> None:
+    values = [-rng.exponential(1, len(ids)).astype(np.float32) for ids in corpus.token_ids]
+
+    def fill(aside: Path) -> None:
+        (aside / "provenance.json").write_text(json.dumps(provenance))
+        store.write_trace_tokens(aside / "tokens.parquet", corpus, values)
+
+    store.seal(store.trace_folder(root, trace), fill, {"kind": "trace", "corpus": corpus.sha})
