@@ -15,7 +15,7 @@ padded=models/smollm2-135m-padded
 test -d "$padded" || "$python" scripts/variant.py pad-heads "$source" "$padded"
 test -d "$padded-planted" || "$python" scripts/variant.py scale-norm "$padded" "$padded-planted"
 
-for study in parallel attribution fp8 sampling penalty; do
+for study in parallel attribution fp8 sampling penalty support; do
     "$probe" run "$here/$study.toml" --out "$out/$study"
     mkdir -p "$here/$study"
     cp "$out/$study/summary.json" "$out/$study/report.md" "$out/$study/report.html" "$here/$study/"

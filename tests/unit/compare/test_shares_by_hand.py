@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.compare.folders import run_folder
 
 from mismatch.compare.compare import compare
 from mismatch.model import make_corpus
+from tests.unit.compare.folders import run_folder
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "shares_by_hand.py"
 CORPUS = make_corpus([(np.arange(30), None) for _ in range(3)])
