@@ -402,7 +402,7 @@ def _studentised(statistic: Statistic, drawn: _Drawn, value: float) -> Estimate:
     they were dropped too, a rare event seen in one sequence would have its own share as its bound.)
     """
     theta, error = _linearised(statistic, drawn)
-    if np.isnan(error[0]) or np.isinf(error).any():
+    if np.isnan(error[0]):
         return Estimate(value, math.nan, math.nan)
     if error[0] == 0:
         return Estimate(value, value, value)
@@ -416,8 +416,8 @@ def _studentised(statistic: Statistic, drawn: _Drawn, value: float) -> Estimate:
 
 
 def _linearised(statistic: Statistic, drawn: _Drawn) -> tuple[np.ndarray, np.ndarray]:
-    """(1 + B,) statistics and their standard errors: infinite where one overflows, NaN where a
-    resample holds no observation.
+    """(1 + B,) statistics and their standard errors: NaN where one overflows, or a resample leaves
+    the statistic undefined.
 
     The S/(S - 1) of the cluster variance is left out: it cancels between t and the interval.
     """
@@ -434,8 +434,7 @@ def _linearised(statistic: Statistic, drawn: _Drawn) -> tuple[np.ndarray, np.nda
     parts = weights[:, :, None] * weights[:, None, :] * drawn.second(where)
     square, size = parts.sum(axis=(1, 2)), np.abs(parts).sum(axis=(1, 2))
     error = np.sqrt(np.where(square <= ROUNDING * size, 0.0, square))
-    overflows = ~np.isfinite(size) & (counts > 0).all(axis=1)
-    return theta, np.where(overflows, math.inf, error)
+    return theta, np.where(np.isfinite(size), error, math.nan)
 
 
 # ---------------------------------------------------------------- quantiles

@@ -335,3 +335,15 @@ def test_a_standard_error_that_overflows_is_no_interval_of_no_width() -> None:
     assert found.value == pytest.approx(1e200 / 40)
     assert found.low is not None
     assert math.isnan(found.low)
+
+
+def test_a_resample_that_leaves_a_statistic_undefined_costs_no_interval() -> None:
+    """One short sequence among forty of one length: a third of the resamples have no slope, and the
+    others tell how far it may be off."""
+    length = np.array([20.0] * 40 + [5.0])
+    drift = 0.01 * length + np.random.default_rng(4).normal(0, 0.02, 41)
+    columns = stats.slope_columns(length, drift)
+    found = one(Statistic(means(columns, np.ones(41, int)), stats.slope))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
