@@ -10,7 +10,8 @@ demo: engines           ## the main job: hf against vllm on the shipped checkpoi
 	$(PROBE) demo --out demo-out
 
 test: engines lint      ## everything but the slow rest: unit, contract of each engine, one real pair
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not real"
+	$(BIN)/pytest -m "real and not slow"  # one engine at a time: two would spin on each other's cores
 
 test-all: engines lint  ## the slow rest
 	$(BIN)/pytest -m slow
