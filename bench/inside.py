@@ -68,7 +68,7 @@ def main(folder: Path) -> None:
     job, events = wire.read_job(folder), wire.Events(folder / "events.jsonl")
     worker = importlib.import_module(f"mismatch.engines.{job.engine}.worker").Worker(job, events)
     worker.load()
-    ids, scored = wire.load_sequences(folder / "corpus.npz")
+    ids, scored, _ = wire.load_sequences(folder / "corpus.npz")
     calls = {"hf": bare_hf, "vllm": bare_vllm}[job.engine](
         worker, [i.tolist() for i in ids], [int(s.argmax()) for s in scored]
     )

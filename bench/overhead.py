@@ -63,7 +63,7 @@ def order(engine: str, sequences: Corpus) -> captures.Order:
 def measure(engine: str, sequences: Corpus, staging: Path) -> dict[str, list[tuple[float, float]]]:
     """path -> (bare, capture with its share of the host) CPU seconds of each counted pair."""
     work = order(engine, sequences)
-    python = environment.interpreter(work.engine, work.load)
+    python, _ = environment.interpreter(work.engine, work.load)
     before = time.process_time()
     captures._stage(staging, work, list(work.tasks))
     _watch(staging, work, python)

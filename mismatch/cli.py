@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,7 +131,12 @@ def run(
     Either a study file, which says everything, or --model, --train, --infer and --out.
     """
     if study is not None:
-        _refuse_beside_study(context)
+        _refuse(
+            context,
+            [name for name in context.params if name not in _BESIDE_STUDY],
+            "cannot stand beside a study file, which says it.",
+            "Write it into the study file.",
+        )
         place = _study_out(study, out)
         with Progress(ERR) as progress:
             summary = api.run_study(study, place, notify=progress.notify)
@@ -144,7 +149,12 @@ def run(
             todo="See: mismatch-probe run --help",
         )
     if corpus is not None:
-        _refuse_beside_corpus(context)
+        _refuse(
+            context,
+            _OF_A_DRAW,
+            "says how to draw ids, and --corpus gives them.",
+            "Leave it out, or give --prompts in place of --corpus.",
+        )
     with Progress(ERR) as progress:
         summary = api.run(
             model=model, train=train, infer=infer, out=out, prompts=prompts, corpus=corpus,
@@ -156,30 +166,17 @@ def run(
     _captured(summary, out, json)
 
 
-def _refuse_beside_study(context: typer.Context) -> None:
-    for name in (n for n in context.params if n not in _BESIDE_STUDY and _stated(context, n)):
-        raise MismatchError(
-            "usage",
-            what=f"--{name.replace('_', '-')} cannot stand beside a study file, which says it.",
-            todo="Write it into the study file.",
-        )
-
-
-def _refuse_beside_corpus(context: typer.Context) -> None:
-    for name in (n for n in ("samples", "max_tokens", "seed") if _stated(context, n)):
-        raise MismatchError(
-            "usage",
-            what=f"--{name.replace('_', '-')} says how to draw ids, and --corpus gives them.",
-            todo="Leave it out, or give --prompts in place of --corpus.",
-        )
-
-
-def _stated(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
+#: What may stand beside a study file, and what only says how ids are drawn.
 _BESIDE_STUDY = ("study", "out", "json")
+_OF_A_DRAW = ("samples", "max_tokens", "seed")
+
+
+def _refuse(context: typer.Context, names: Iterable[str], what: str, todo: str) -> None:
+    """Options stated on the command line that something else there leaves no say."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise MismatchError("usage", what=f"--{name.replace('_', '-')} {what}", todo=todo)
 
 
 def _study_out(study: Path, out: Path | None) -> Path:

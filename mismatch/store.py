@@ -137,6 +137,11 @@ def failed_folder(root: Path, trace: str) -> Path:
     return inside(root, "failed", *trace.split("/"))
 
 
+def read_provenance(trace: Path) -> dict[str, Any]:
+    """What a trace's folder says of how it was made."""
+    return dict(read_json(trace / "provenance.json"))
+
+
 def comparison_folder(root: Path, pair: str) -> Path:
     """Where it holds the pair's comparison: the id with what is unsafe in a name replaced."""
     return inside(root, "comparisons", re.sub(r"[^A-Za-z0-9._~@+-]", "_", pair))

@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,18 +130,25 @@ def save_sequences(
     save_arrays(path, arrays)
 
 
-def load_sequences(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(ids, scored); a file without masks gives empty masks."""
-    arrays = load_arrays(path)
-    ids = unpack(arrays["ids"], arrays["offsets"])
-    masks = unpack(arrays["scored"], arrays["offsets"]) if "scored" in arrays else []
-    return ids, masks
+class Sequences(NamedTuple):
+    """By sequence: (n,) ids, (n,) scored (none in a file without masks), and (n, K) ids to score
+    beside the likeliest, K = 0 where there are none.
+    """
+
+    ids: list[np.ndarray]
+    scored: list[np.ndarray]
+    top_ids: list[np.ndarray]
 
 
-def load_top_ids(path: Path) -> list[np.ndarray] | None:
-    """(n, K) for each sequence; None where there are none."""
+def load_sequences(path: Path) -> Sequences:
+    """What `save_sequences` wrote."""
     arrays = load_arrays(path)
-    return unpack(arrays["top_ids"], arrays["offsets"]) if "top_ids" in arrays else None
+    offsets, nothing = arrays["offsets"], np.zeros((len(arrays["ids"]), 0), np.int32)
+    return Sequences(
+        unpack(arrays["ids"], offsets),
+        unpack(arrays["scored"], offsets) if "scored" in arrays else [],
+        unpack(arrays.get("top_ids", nothing), offsets),
+    )
 
 
 # ---------------------------------------------------------------- parts
@@ -184,6 +191,17 @@ class Values:
                 getattr(whole, name)[start:] = getattr(self, name)
         return whole
 
+
+#: What a sampler may do to the distribution it draws from, where it does nothing.
+NEUTRAL: dict[str, float] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 
 #: Columns beside the log-probability that have one float for each position.
 BESIDE = ("entropy", "kept_mass")

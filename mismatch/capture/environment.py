@@ -125,14 +125,16 @@ def candidates(engine: Engine, named: str | None) -> Iterator[tuple[str, Path]]:
         yield "built", built / "bin" / "python"
 
 
-def interpreter(engine: Engine, condition: Condition) -> Path:
-    """The interpreter that runs the condition, or `engine-missing` with the reasons."""
+def interpreter(engine: Engine, condition: Condition) -> tuple[Path, dict[str, str]]:
+    """The interpreter that runs the condition and the versions installed there, or
+    `engine-missing` with the reasons.
+    """
     named = condition.options.get("python")
     reasons = []
     for _, python in candidates(engine, str(named) if named else None):
         found = probe(python, engine)
         if found.ok:
-            return python
+            return python, found.versions
         reasons.append(found.reason)
     if not named and len(reasons) == 1:
         reasons.append("no environment has been built for it")

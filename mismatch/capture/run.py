@@ -58,7 +58,7 @@ def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
     order = _with_known_corpus(root, order)
     todo = [t for t in order.tasks if not _sealed(root, t)]
     for task in order.tasks:  # what is sealed did not fail, whoever took it
-        shutil.rmtree(store.failed_folder(root, task.trace), ignore_errors=True)
+        store.discard(store.failed_folder(root, task.trace))
     if not todo:
         return order.corpus
     staging = _staging(root, order)
@@ -106,18 +106,14 @@ def _take_all(
     root: Path, staging: Path, order: Order, todo: list[Task], notify: launch.Notify
 ) -> Corpus | None:
     try:
-        python = environment.interpreter(order.engine, order.load)
+        python, versions = environment.interpreter(order.engine, order.load)
     except MismatchError as reason:
-        missing = launch.Failure("environment", reason.code, str(reason))
+        unfit: launch.Failure | None = launch.Failure("environment", reason.code, str(reason))
+    else:
+        unfit = _other_versions(root, order, versions)
+    if unfit:
         for task in todo:
-            _store_failure(root, staging, task, missing)
-        return order.corpus
-    versions = environment.probe(python, order.engine).versions
-    others = _other_versions(root, order, versions)
-    if others:
-        mixed = launch.Failure("environment", "OtherVersions", others)
-        for task in todo:
-            _store_failure(root, staging, task, mixed)
+            _store_failure(root, staging, task, unfit)
         return order.corpus
     _keep_one_maker(staging, order, python, versions)
     # An interrupted run may have left whole captures that were never sealed.
@@ -145,19 +141,20 @@ def _keep_one_maker(staging: Path, order: Order, python: Path, versions: Mapping
     note.write_text(maker, encoding="utf-8")
 
 
-def _other_versions(root: Path, order: Order, versions: Mapping[str, str]) -> str | None:
+def _other_versions(root: Path, order: Order, versions: Mapping[str, str]) -> launch.Failure | None:
     """What was taken of this load with other libraries than are there now: its floors would
     compare the two.
     """
     for task in (t for t in order.tasks if _sealed(root, t)):
-        provenance = store.read_json(store.trace_folder(root, task.trace) / "provenance.json")
+        provenance = store.read_provenance(store.trace_folder(root, task.trace))
         then = provenance["facts"].get("versions") or {}
         for name in sorted(then.keys() & versions.keys()):
             if then[name] != versions[name]:
-                return (
+                said = (
                     f"{task.trace} was taken with {name} {then[name]} and {versions[name]} is "
                     "installed now: take the run again in a new folder, or install that version"
                 )
+                return launch.Failure("environment", "OtherVersions", said)
     return None
 
 
@@ -239,7 +236,7 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
     plan = order.call_plan(rollout)
     if not wire.is_complete(staging, plan):
         return order
-    prompts, _ = wire.load_sequences(staging / "encoded.npz")
+    prompts = wire.load_sequences(staging / "encoded.npz").ids
     rows = wire.load_capture(staging, plan)
     ids, scored = join(prompts, order.sampling.samples, rows)
     corpus = Corpus(tuple(ids), tuple(scored))

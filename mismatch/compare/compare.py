@@ -65,11 +65,14 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
         return _failed(root, spec, missing)
     gap = align(traces[spec.left], traces[spec.right])
     measured = measure(gap, _floors(spec, traces), seed=SEED)
-    element = _element(spec, measured, breakdowns(gap), _sampled_by(root, spec))
+    left, right = (
+        store.read_provenance(store.trace_folder(root, t)) for t in (spec.left, spec.right)
+    )
+    element = _element(spec, measured, breakdowns(gap), _sampled_by(root, right))
     found = _distribution(root, spec, traces, gap)
     if found:
         element["distribution"] = found
-    differ = sampling_check(*(_provenance(root, t) for t in (spec.left, spec.right)))
+    differ = sampling_check(left, right)
     if differ:
         element["preflight"].append(differ)
     _write(root, spec, traces, gap, element)
@@ -160,9 +163,11 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
     return Aligned(none, none, none.astype(np.float32), none.astype(np.float32)), {}
 
 
-def _sampled_by(root: Path, spec: PairSpec) -> str:
-    """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it)."""
-    right = _provenance(root, spec.right)
+def _sampled_by(root: Path, right: Mapping[str, Any]) -> str:
+    """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it).
+
+    right: that side's provenance.
+    """
     about = store.inside(root, "corpus", right["corpus"], "corpus.json")
     drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
     if not drawn:
@@ -174,10 +179,6 @@ def _sampled_by(root: Path, spec: PairSpec) -> str:
         and drawn["support"] == "whole"
     )
     return "infer" if own else "other"
-
-
-def _provenance(root: Path, trace: str) -> dict[str, Any]:
-    return dict(store.read_json(store.trace_folder(root, trace) / "provenance.json"))
 
 
 def _write(

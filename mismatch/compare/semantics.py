@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mismatch.engines.base import RESHAPING
-
-#: What changes nothing.
-NEUTRAL = {"temperature": 1.0, **RESHAPING, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+from mismatch import wire
 
 
 def sampling_check(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, str] | None:
@@ -23,7 +20,7 @@ def sampling_check(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[st
     if None in said:
         return None
     one, other = map(_settings, said)
-    differ = [name for name in NEUTRAL if one[name] != other[name]]
+    differ = [name for name in wire.NEUTRAL if one[name] != other[name]]
     if not differ:
         return None
     shown = "; ".join(f"{name} {one[name]:g} against {other[name]:g}" for name in differ)
@@ -38,5 +35,5 @@ def sampling_check(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[st
 
 def _settings(said: Any) -> dict[str, float]:
     """Every setting; vllm writes top_k = -1, too, for all tokens."""
-    found = {name: float(said.get(name, neutral)) for name, neutral in NEUTRAL.items()}
+    found = {name: float(said.get(name, neutral)) for name, neutral in wire.NEUTRAL.items()}
     return {**found, "top_k": max(found["top_k"], 0.0)}

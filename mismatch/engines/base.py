@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mismatch import wire
 from mismatch.model import Condition, Option, OptionValue
 
 
@@ -93,7 +94,7 @@ DISTRIBUTION = {
 }
 
 #: Sampling options that change which tokens can be drawn, or how likely, beyond a temperature.
-RESHAPING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # and its neutral
+RESHAPING = {n: wire.NEUTRAL[n] for n in ("top_p", "top_k", "min_p", "repetition_penalty")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

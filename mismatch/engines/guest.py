@@ -13,7 +13,7 @@ A Worker is what an engine folder's worker.py provides:
     score(path, sequences, first, asked) -> Values per sequence, of the length of its ids; entries
                                     before `first` (the first scored position) may be NaN. asked:
                                     (n, K) ids per sequence, -1 for none, that belong to its top-k
-                                    too (where the engine can and top-k is captured), or None
+                                    too (where the engine can and top-k is captured)
     texts(ids)                   -> the text of each id
     facts()                      what was observed, read from the live engine, never from the job
     close()
@@ -34,7 +34,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -206,20 +206,11 @@ def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[i
     return [wire.Row(s, ids, values) for s, (ids, values) in zip(group, outputs, strict=True)]
 
 
-class Replay(NamedTuple):
-    """What is replayed, by sequence: ids, scored, and (n, K) ids that the sampler liked."""
-
-    ids: list[np.ndarray]
-    scored: list[np.ndarray]
-    top_ids: list[np.ndarray] | None
-
-
-def _score(path: str, worker: Any, group: list[int], replay: Replay) -> list[wire.Row]:
+def _score(path: str, worker: Any, group: list[int], replay: wire.Sequences) -> list[wire.Row]:
     ids, scored, top_ids = replay
     chosen = [ids[s] for s in group]
     first = [int(np.argmax(scored[s])) if scored[s].any() else len(ids[s]) for s in group]
-    asked = None if top_ids is None else [top_ids[s] for s in group]
-    values = worker.score(path, chosen, first, asked)
+    values = worker.score(path, chosen, first, [top_ids[s] for s in group])
     for s, row, value in zip(group, chosen, values, strict=True):
         back = len(value.logprobs)
         if len(row) != back:
@@ -227,17 +218,17 @@ def _score(path: str, worker: Any, group: list[int], replay: Replay) -> list[wir
     return [wire.Row(s, i, v) for s, i, v in zip(group, chosen, values, strict=True)]
 
 
-def _replay(folder: Path, job: wire.Job) -> Replay:
+def _replay(folder: Path, job: wire.Job) -> wire.Sequences:
     """The ids to replay: given, or the prompts followed by what the rollout drew."""
     corpus = folder / "corpus.npz"
     if not corpus.is_file():
         rollout = next(plan for plan in job.captures if plan.path == "rollout")
         assert job.sampling is not None
-        prompts, _ = wire.load_sequences(folder / "encoded.npz")
+        prompts = wire.load_sequences(folder / "encoded.npz").ids
         wire.save_sequences(
             corpus, *join(prompts, job.sampling["samples"], wire.load_capture(folder, rollout))
         )
-    return Replay(*wire.load_sequences(corpus), wire.load_top_ids(corpus))
+    return wire.load_sequences(corpus)
 
 
 def join(
@@ -256,7 +247,7 @@ def _write_texts(folder: Path, worker: Any) -> None:
     """Token texts for the report's viewer; every id that was replayed, once."""
     if not (folder / "corpus.npz").is_file():
         return
-    ids = np.unique(np.concatenate(wire.load_sequences(folder / "corpus.npz")[0])).tolist()
+    ids = np.unique(np.concatenate(wire.load_sequences(folder / "corpus.npz").ids)).tolist()
     texts = worker.texts(ids)
     if texts is not None:
         wire.write_json(folder / "texts.json", dict(zip(map(str, ids), texts, strict=True)))

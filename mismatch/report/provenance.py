@@ -34,8 +34,8 @@ class Row:
 
 def read_provenance(root: Path, trace: str) -> dict[str, Any] | None:
     """A trace's provenance.json; None where the trace lies outside this folder."""
-    path = store.trace_folder(root, trace) / "provenance.json"
-    return dict(store.read_json(path)) if path.is_file() else None
+    folder = store.trace_folder(root, trace)
+    return store.read_provenance(folder) if (folder / "provenance.json").is_file() else None
 
 
 def rows(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Row]:

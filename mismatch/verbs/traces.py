@@ -30,7 +30,7 @@ class End:
     path: str
     corpus: str
     digest: str
-    made: dict[str, Any]
+    floors: dict[str, dict[str, Path]]  # name -> capture -> folder
 
     @property
     def root(self) -> Path | None:
@@ -42,25 +42,6 @@ class End:
     def run_name(self) -> str:
         """The run folder's name, made safe; empty where there is none."""
         return re.sub(r"[^A-Za-z0-9._-]+", "_", self.root.name) if self.root else ""
-
-    def floors(self) -> dict[str, dict[str, Path]]:
-        """Name -> capture -> folder of those beside it that repeat it; of a capture 1 alone."""
-        if not self.capture.endswith("-1"):
-            return {}
-        found = {
-            "repeat": self._repeats(plan.repeat_names(self.path, 9)),
-            "batch": self._repeats((plan.batch_name(self.path),)),
-        }
-        return {name: others for name, others in found.items() if others}
-
-    def _repeats(self, names: Sequence[str]) -> dict[str, Path]:
-        folders = {name: self.folder.parent / name for name in names}
-        return {n: f for n, f in folders.items() if store.is_sealed(f) and self._repeated_by(n, f)}
-
-    def _repeated_by(self, capture: str, folder: Path) -> bool:
-        """A folder's place and name prove nothing: what it says of itself does."""
-        provenance = store.read_json(folder / "provenance.json")
-        return provenance["capture"] == capture and _made(provenance) == self.made
 
 
 def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
@@ -85,11 +66,29 @@ def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> End:
     manifest = store.verified(folder, "trace")
-    provenance = store.read_json(folder / "provenance.json")
+    provenance = store.read_provenance(folder)
     digest = store.sha256(folder / store.MANIFEST)
     condition, _, capture = str(provenance["trace"]).rpartition("/")
     corpus, path = str(manifest["corpus"]), str(provenance["path"])
-    return End(folder.absolute(), condition, capture, path, corpus, digest, _made(provenance))
+    floors = _floors(folder.absolute().parent, provenance) if capture.endswith("-1") else {}
+    return End(folder.absolute(), condition, capture, path, corpus, digest, floors)
+
+
+def _floors(beside: Path, first: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
+    """Name -> capture -> folder of those that repeat a capture 1. A folder's place and name prove
+    nothing: what it says of itself does.
+    """
+    path, found = str(first["path"]), {}
+    for floor, names in (
+        ("repeat", plan.repeat_names(path, 9)),
+        ("batch", (plan.batch_name(path),)),
+    ):
+        folders = {n: beside / n for n in names if store.is_sealed(beside / n)}
+        said = {n: store.read_provenance(folder) for n, folder in folders.items()}
+        alike = [n for n, s in said.items() if s["capture"] == n and _made(s) == _made(first)]
+        if alike:
+            found[floor] = {n: folders[n] for n in alike}
+    return found
 
 
 def _made(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def _places(ends: Sequence[End]) -> list[str]:
 def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:
     floors: dict[str, dict[str, tuple[str, ...]]] = {}
     for slot, end, place in zip(("train", "infer"), ends, places, strict=True):
-        for name, others in end.floors().items():
+        for name, others in end.floors.items():
             floors.setdefault(name, {})[slot] = tuple(f"{place}/{n}" for n in others)
     traces = [f"{place}/{end.capture}" for place, end in zip(places, ends, strict=True)]
     return plan.pair_of("~".join(places), [e.path for e in ends], traces, floors)
@@ -125,7 +124,7 @@ def _pair(ends: Sequence[End], places: Sequence[str]) -> PairSpec:
 def _bring(root: Path, end: End, place: str) -> None:
     """Copy the trace, its floors, and its corpus (for texts and who sampled it)."""
     captures = {end.capture: end.folder}
-    for others in end.floors().values():
+    for others in end.floors.values():
         captures |= others
     for name, folder in captures.items():
         _copy(folder, store.trace_folder(root, f"{place}/{name}"), "trace")

@@ -164,8 +164,7 @@ def test_facts_name_what_ran(given_ids: Captured) -> None:
     facts confirm the condition is proven when a trace is sealed.)"""
     facts = given_ids.provenance(given_ids.names()[0])["facts"]
     engine = ENGINES[given_ids.condition_id.split("-")[0]]
-    python = environment.interpreter(engine, parse_condition(CONDITIONS[engine.name]))
-    there = environment.probe(python, engine).versions
+    _, there = environment.interpreter(engine, parse_condition(CONDITIONS[engine.name]))
     assert len(there) > 1 or engine.imports is None
     assert {n: facts["versions"].get(n) for n in there} == there
     assert facts["device"] and facts["logprob_space"] and facts["scored_as"] == {}

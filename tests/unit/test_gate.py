@@ -249,7 +249,10 @@ def test_a_value_only_metric_names_one_that_has_an_interval() -> None:
 NUMBER = st.none() | st.floats() | st.booleans() | st.text(max_size=3)
 
 
-@given(value=NUMBER, low=NUMBER, high=NUMBER, limit=st.floats(allow_nan=False))
+FINITE = st.floats(allow_nan=False, allow_infinity=False)  # the only limits a rule can have
+
+
+@given(value=NUMBER, low=NUMBER, high=NUMBER, limit=FINITE)
 def test_a_pass_rests_on_finite_numbers(value: Any, low: Any, high: Any, limit: float) -> None:
     """Whatever the summary holds, a maximum passes only on a finite value and upper bound."""
     pair = a_pair(metrics=k3(value, low, high))

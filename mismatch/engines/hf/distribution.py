@@ -55,7 +55,7 @@ class Distribution:
         self.table_dtype = ""
         self.asked = 0
 
-    def blank(self, n: int, asked: int = 0) -> wire.Values:
+    def blank(self, n: int, asked: int) -> wire.Values:
         """Values of n positions, for the likeliest tokens and `asked` more at each of them."""
         more = asked if self.topk else 0
         return wire.blank(n, self.topk + more, self.entropy, self.cuts)

@@ -99,18 +99,21 @@ class Worker:
         return None  # the rollout engine's tokenizer names the tokens
 
     def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+        self,
+        path: str,
+        sequences: list[np.ndarray],
+        first: list[int],
+        asked: list[np.ndarray],
     ) -> list[wire.Values]:
         layout = self._layout(sequences, first).on(self.model.device)
-        wanted = asked or [np.zeros((len(ids), 0), np.int32) for ids in sequences]
-        values = [self.distribution.blank(*w.shape) for w in wanted]
+        values = [self.distribution.blank(*ids.shape) for ids in asked]
         for column, logits in self.forward.pieces(layout, max(first)):
             for s, (row, start) in enumerate(layout.places):
                 low, high = layout.told(s, column, logits.shape[1])
                 if low < high:
                     told = logits[row, low - column : high - column]
                     ids = layout.sequence(s)
-                    self.distribution.fill(values[s], told, ids, low - start + 1, wanted[s])
+                    self.distribution.fill(values[s], told, ids, low - start + 1, asked[s])
         return values
 
     def _layout(self, sequences: list[np.ndarray], first: list[int]) -> rows.Layout:

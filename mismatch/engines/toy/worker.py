@@ -71,16 +71,20 @@ class Worker:
             token = rng.choice(len(probabilities), p=probabilities / probabilities.sum())
             ids = np.append(ids, np.int32(token))
         # Sampling is decoding: the same noise as a forced decode of the same ids.
-        values = self._values("decode", ids, rows, kind)
+        values = self._values("decode", ids, rows, kind, np.zeros((len(ids), 0), np.int32))
         return ids[len(prompt) :], values.tail(len(prompt))
 
     def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+        self,
+        path: str,
+        sequences: list[np.ndarray],
+        first: list[int],
+        asked: list[np.ndarray],
     ) -> list[wire.Values]:
         kind, rows = self._fault(path), len(sequences)
         return [
-            self._values(path, ids, rows, kind, None if asked is None else asked[k])
-            for k, ids in enumerate(sequences)
+            self._values(path, ids, rows, kind, more)
+            for ids, more in zip(sequences, asked, strict=True)
         ]
 
     def _table(self, ids: np.ndarray) -> np.ndarray:
@@ -89,18 +93,17 @@ class Worker:
         return np.asarray(table - np.logaddexp.reduce(table, -1, keepdims=True))
 
     def _values(
-        self, path: str, ids: np.ndarray, rows: int, kind: str | None, asked: Any = None
+        self, path: str, ids: np.ndarray, rows: int, kind: str | None, asked: np.ndarray
     ) -> wire.Values:
         topk, entropy = self.options.get("topk", 0), self.options.get("entropy", False)
-        more = np.zeros((len(ids), 0), np.int32) if asked is None or not topk else asked
-        values = wire.blank(len(ids), topk + more.shape[1], entropy)
+        values = wire.blank(len(ids), topk + asked.shape[1] if topk else 0, entropy)
         table = self._table(ids)[:-1]
         values.logprobs[1:] = table[np.arange(len(ids) - 1), ids[1:]]
         if values.entropy is not None:
             values.entropy[1:] = -(np.exp(table) * table).sum(-1)
         if values.top_ids is not None and values.top_logprobs is not None:
             best = np.argsort(-table, axis=-1, kind="stable")[:, :topk]
-            top = np.concatenate([best, wire.others(more[1:], best)], axis=1)
+            top = np.concatenate([best, wire.others(asked[1:], best)], axis=1)
             values.top_ids[1:] = top
             values.top_logprobs[1:] = np.take_along_axis(table, np.maximum(top, 0), -1)
         self._disturb(values.logprobs, path, ids, rows, kind)

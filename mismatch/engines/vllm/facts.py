@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from mismatch import wire
 from mismatch.engines import observe
 from mismatch.engines.vllm.arguments import DTYPES
-from mismatch.engines.vllm.requests import NEUTRAL, Asked
+from mismatch.engines.vllm.requests import Asked
 
 SHORT = {value: key for key, value in DTYPES.items()}
 RAW = "raw log-probabilities of the model, not temperature-scaled"
@@ -168,7 +169,11 @@ def about_quantization(rank: Mapping[str, Any]) -> dict[str, Any]:
 
 def space(path: str, mode: str, settings: Mapping[str, float]) -> str:
     """What the log-probabilities are of, in words."""
-    moved = [f"{n}={settings[n]:g}" for n in NEUTRAL if settings.get(n, NEUTRAL[n]) != NEUTRAL[n]]
+    moved = [
+        f"{n}={settings[n]:g}"
+        for n, neutral in wire.NEUTRAL.items()
+        if settings.get(n, neutral) != neutral
+    ]
     if not moved:
         return RAW
     if path == "prefill":

@@ -21,7 +21,8 @@ from vllm.v1.sample.logits_processor.builtin import (  # type: ignore[import-not
 )
 from vllm.v1.sample.sampler import Sampler  # type: ignore[import-not-found]
 
-from mismatch.engines.vllm.requests import ENTROPY_ID, NEUTRAL
+from mismatch import wire
+from mismatch.engines.vllm.requests import ENTROPY_ID
 
 FORCE = "mismatch_forced_ids"
 
@@ -43,7 +44,7 @@ class ForceIds(LogitsProcessor):  # type: ignore[misc]
         process_dict_updates(self.forced, batch_update, self._added)
 
     def _added(self, params: Any, _: Any, output_ids: list[int]) -> Forced | None:
-        self.settings = {name: getattr(params, name) for name in NEUTRAL}
+        self.settings = {name: getattr(params, name) for name in wire.NEUTRAL}
         wanted = (params.extra_args or {}).get(FORCE)
         return None if wanted is None else (wanted, output_ids)
 
@@ -127,7 +128,7 @@ def settings_of(metadata: Any, name: str) -> set[float]:
     else:
         rows = getattr(metadata, name)
     if rows is None:  # vllm leaves out a step that changes nothing
-        return {NEUTRAL[name]}
+        return {wire.NEUTRAL[name]}
     return {shortest(value) for value in rows.flatten().unique().cpu().numpy()}
 
 

@@ -10,17 +10,6 @@ import numpy as np
 
 from mismatch import wire
 
-#: What a sampler does to the distribution, under vllm's names (ours are the same), when neutral.
-NEUTRAL: dict[str, float] = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
-
 #: The id in front of a position's entropy, which travels as one more log-probability.
 ENTROPY_ID = -1
 
@@ -55,7 +44,7 @@ def sampling(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
     defaults: the checkpoint's own, where generation_config=auto was asked; the request overrides.
     """
-    given = {name: request[name] for name in NEUTRAL if name in request}
+    given = {name: request[name] for name in wire.NEUTRAL if name in request}
     settings = {"temperature": 1.0, **defaults, **given}
     if settings["temperature"] <= 0:
         raise ValueError(

@@ -47,7 +47,7 @@ class Worker:
         self.request = options
         vocabulary = self.llm.llm_engine.vllm_config.model_config.get_vocab_size()
         self.want = requests.asked(options, vocabulary)
-        watched = tuple(name for name in requests.NEUTRAL if name in options)
+        watched = tuple(name for name in wire.NEUTRAL if name in options)
         self.llm.collective_rpc(self.forcing.configure, args=(watched, self.want.entropy))
 
     # ------------------------------------------------------------ tokens
@@ -110,7 +110,11 @@ class Worker:
         return drawn
 
     def score(
-        self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any = None
+        self,
+        path: str,
+        sequences: list[np.ndarray],
+        first: list[int],
+        asked: list[np.ndarray] | None = None,  # it cannot score ids of another's choosing
     ) -> list[wire.Values]:
         self._path = path
         values = [self.want.blank(len(ids)) for ids in sequences]
@@ -158,7 +162,7 @@ class Worker:
         if self.job.options.get("generation_config") != "auto":
             return {}
         params = self.llm.get_default_sampling_params()
-        return {name: getattr(params, name) for name in requests.NEUTRAL}
+        return {name: getattr(params, name) for name in wire.NEUTRAL}
 
     def _generate(self, prompts: list[list[int]], params: list[Any]) -> list[Any]:
         """One engine call from an empty prefix cache, so that no call depends on an earlier one."""
