@@ -79,14 +79,14 @@ def run(
     `failures(out)` lists them. The same call again resumes.
     """
     _check_counts(repeats, floor, samples, max_tokens)
+    ends = parse_condition(train), parse_condition(infer)
+    asked = None if paths is None else _listed(paths)
     request = single(
         model=Path(model),
-        train=parse_condition(train),
-        infer=parse_condition(infer),
+        train=ends[0],
+        infer=ends[1],
         ids=read_ids(prompts, corpus, limit),
-        paths=choose_paths(
-            None if paths is None else _listed(paths), with_corpus=corpus is not None
-        ),
+        paths=choose_paths(asked, with_corpus=corpus is not None, infer=ends[1]),
         repeats=repeats,
         floor=floor,
         sampling=Sampling(samples, max_tokens, seed) if corpus is None else None,

@@ -115,6 +115,7 @@ class Option:
 
     scope: `request` options may change between two captures of one load; `load` options need an
     engine of their own. pattern: what a "str" must look like, with `takes_text` to say it in words.
+    hidden: a wrong value may hold a secret, so that no error repeats it.
     """
 
     kind: Literal["str", "int", "float", "bool", "batch"]
@@ -125,6 +126,7 @@ class Option:
     scope: Literal["load", "request"] = "load"
     pattern: str = ""
     takes_text: str = ""
+    hidden: bool = False
 
     def parse(self, name: str, raw: str) -> OptionValue:
         """Turn command-line text into a value; raises `option-value` with the values it takes."""
@@ -156,7 +158,7 @@ class Option:
         return MismatchError(
             "option-value",
             option=name,
-            value=raw,
+            value="***" if self.hidden else raw,
             takes=self.takes,
             hint_extra=suggest(raw, self.choices),
         )

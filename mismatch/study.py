@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mismatch.engines import find, parse_condition, parse_option
+from mismatch.engines import find_for, parse_condition, parse_option
 from mismatch.errors import MismatchError, suggest
 from mismatch.model import (
     TRAIN_PATH,
@@ -222,7 +222,7 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
     name = axes.get("engine")
     if not isinstance(name, str):
         raise bad_study(path, f"[{side}] number {number} names no engine", ' Write engine = "hf".')
-    engine = find(name)
+    engine = find_for(name, axes)
     values: dict[str, list[OptionValue]] = {}
     for option, given in axes.items():
         if option == "engine":
@@ -232,7 +232,7 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
             raise bad_study(path, f"axis {option} of [{side}] has no value")
         values[option] = [parse_option(engine, option, option_text(value)) for value in choices]
     for chosen in itertools.product(*values.values()):
-        yield Condition(name, dict(zip(values, chosen, strict=True)))
+        yield Condition(engine.name, dict(zip(values, chosen, strict=True)))
 
 
 def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -> None:

@@ -59,7 +59,9 @@ def stage_guest(folder: Path, engine: str) -> Path:
     for name in (
         "wire.py",
         "engines/guest.py",
+        "engines/http.py",
         "engines/observe.py",
+        "engines/space.py",
         "engines/torchrun.py",
         *(f"engines/{engine}/{p.name}" for p in own if p.stem not in ("engine", "__init__")),
     ):

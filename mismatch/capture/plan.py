@@ -48,7 +48,8 @@ def tasks(
 ) -> list[Task]:
     """All captures of one condition, in the order they run: a rollout first, others follow.
 
-    A rollout is captured once; its repeats are forced decodes of the same ids.
+    A rollout is captured once; its repeats are forced decodes of the same ids, where the engine can
+    force any.
     """
     base = batch_size(engine, condition)
     plain = batch_groups(range(sequences), base)
@@ -63,7 +64,8 @@ def tasks(
         for path in paths:
             name = batch_name(path)
             wanted[name] = Capture(name, name.split("-")[0], batch_groups(order, other))
-    ordered = sorted(wanted.values(), key=lambda c: c.path != "rollout")
+    able = (c for c in wanted.values() if c.path in engine.default_paths | set(paths))
+    ordered = sorted(able, key=lambda c: c.path != "rollout")
     return [Task(condition, capture) for capture in ordered]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mismatch.engines.base import SHARED, Engine
 from mismatch.engines.hf.engine import ENGINE as HF
 from mismatch.engines.toy.engine import ENGINE as TOY
 from mismatch.engines.vllm.engine import ENGINE as VLLM
+from mismatch.engines.vllm_server.engine import ENGINE as VLLM_SERVER
 from mismatch.errors import MismatchError, suggest
 from mismatch.model import Condition, OptionValue, split_spec
 
-ENGINES: dict[str, Engine] = {"toy": TOY, "hf": HF, "vllm": VLLM}
+ENGINES: dict[str, Engine] = {e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER)}
 
 
 def find(name: str) -> Engine:
@@ -25,8 +28,14 @@ def find(name: str) -> Engine:
 def parse_condition(text: str) -> Condition:
     """`hf:dtype=bf16,attention=sdpa` -> a Condition whose options the engine knows."""
     name, raw = split_spec(text)
-    engine = find(name)
-    return Condition(name, {k: parse_option(engine, k, v) for k, v in raw.items()})
+    engine = find_for(name, raw)
+    return Condition(engine.name, {k: parse_option(engine, k, v) for k, v in raw.items()})
+
+
+def find_for(name: str, options: Collection[str]) -> Engine:
+    """The engine of that name; with a url, its running server: `vllm:url=...` is vllm_server."""
+    served = ENGINES.get(f"{name}_server")
+    return served if served and "url" in options else find(name)
 
 
 def parse_option(engine: Engine, name: str, raw: str) -> OptionValue:

@@ -101,7 +101,8 @@ RESHAPING = {n: wire.NEUTRAL[n] for n in ("top_p", "top_k", "min_p", "repetition
 class Engine:
     """Host half of an engine.
 
-    paths: what it can capture. options: beside SHARED and `arg.NAME`.
+    paths: what it can capture. on_request: those of them that are taken only where they were asked
+    for, as few machines have what they need. options: beside SHARED and `arg.NAME`.
     imports: the module that must import for the engine to run; None = nothing beyond numpy.
     distributions: asked for their versions. requirements: builds its environment.
     batch: sequences in one call when the user says nothing (None = the whole corpus at once).
@@ -121,10 +122,16 @@ class Engine:
     batch: int | None
     floor_batch: int = 8
     extra_positions: Mapping[str, int] = field(default_factory=dict)
+    on_request: frozenset[str] = frozenset()
     observed: tuple[str, ...] = ()
     refuse: Callable[[Condition, Machine], str | None] = _never
     environment: Callable[[Condition], dict[str, str]] = _no_environment
     ranks: Callable[[Condition], int] = _one_rank
+
+    @property
+    def default_paths(self) -> frozenset[str]:
+        """What is captured where nobody names a path."""
+        return self.paths - self.on_request
 
     def option(self, name: str) -> Option | None:
         """The option of that name; None where there is none."""

@@ -24,8 +24,7 @@ from mismatch.verbs.request import Cell, Request, choose_paths, read_ids, refusa
 def of_study(study: Study) -> Request:
     """A study's cells: those of its sides, and the corners that its attributions need."""
     ids = read_ids(study.prompts, study.corpus, study.limit)
-    paths = choose_paths(study.paths, with_corpus=study.prompts is None)
-    cells = list(_cells(study, paths))
+    cells = list(_cells(study))
     ends = pairs_of(study, {c.condition.id: c.paths for c in cells})
     attributions = tuple(_attribution(study, wanted, cells) for wanted in study.attributions)
     sampling = None
@@ -35,7 +34,7 @@ def of_study(study: Study) -> Request:
     asked = {
         "models": {name or "model": c.digest for name, c in inspected.items()},
         "conditions": {c.condition.id: c.condition.spec for c in cells},
-        "paths": list(paths),
+        "paths": list(dict.fromkeys(p for c in cells if c.side == "infer" for p in c.paths)),
         "repeats": study.repeats,
         "floor": study.floor,
         "ids": ids.digest,
@@ -57,10 +56,11 @@ def of_study(study: Study) -> Request:
     )
 
 
-def _cells(study: Study, paths: tuple[str, ...]) -> Iterator[Cell]:
+def _cells(study: Study) -> Iterator[Cell]:
     """The condition that draws the ids first; only it has a path rollout (given ids: recorded)."""
     for condition in sorted(study.sides["infer"], key=lambda c: c != study.rollout):
         draws = condition == study.rollout
+        paths = choose_paths(study.paths, study.prompts is None, condition)
         own = tuple(p for p in paths if draws or study.rollout is None or p != "rollout")
         if not own:
             what = f"{condition.id} has no path: another condition draws the ids"

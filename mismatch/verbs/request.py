@@ -186,10 +186,13 @@ def single(
     )
 
 
-def choose_paths(paths: Sequence[str] | None, with_corpus: bool) -> tuple[str, ...]:
-    """The asked paths, each known and once; by default all that the ids allow."""
+def choose_paths(
+    paths: Sequence[str] | None, with_corpus: bool, infer: Condition
+) -> tuple[str, ...]:
+    """The asked paths, each known and once; by default all that the ids and the engine allow."""
     if paths is None:
-        return INFER_PATHS[1:] if with_corpus else INFER_PATHS
+        able = find(infer.engine).default_paths
+        return tuple(p for p in (INFER_PATHS[1:] if with_corpus else INFER_PATHS) if p in able)
     for path in paths:
         if path not in INFER_PATHS:
             hint = suggest(path, INFER_PATHS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import this_machine
 from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
+from tests.contract.conftest import Serve
 
 # float32 in the engines, float64 in the closed form.
 TOLERANCE_NATS = 5e-4
@@ -25,6 +26,7 @@ CONDITIONS = {
     "toy": "toy:dtype=fp32",
     "hf": "hf:dtype=fp32,attention=eager",
     "vllm": "vllm:dtype=fp32,eager=true",
+    "vllm_server": "vllm_server",  # and the url of one that was started for the checkpoint
 }
 
 real = pytest.mark.real
@@ -53,11 +55,16 @@ class Captured:
         return sorted(p.name for p in (self.root / "traces" / self.condition_id).iterdir())
 
 
+def _spec(engine: str, model: Path, serve: Serve) -> str:
+    """The engine's condition; of a server, with the address of a real one."""
+    return f"vllm:url={serve(model)}" if engine == "vllm_server" else CONDITIONS[engine]
+
+
 def _order(
     engine: str, model: Path, corpus: Corpus | None, prompts: list[dict], spec: str = ""
 ) -> captures.Order:
     condition = parse_condition(spec or CONDITIONS[engine])
-    known_paths = ENGINES[engine].paths
+    known_paths = ENGINES[engine].default_paths
     wanted = [p for p in ("rollout", "decode", "prefill", "score") if p in known_paths]
     if corpus is not None:
         wanted = [p for p in wanted if p != "rollout"]
@@ -98,23 +105,31 @@ def _corpus_with_holes() -> Corpus:
 
 @pytest.fixture(scope="session", params=ENGINE_PARAMS)
 def given_ids(
-    request: pytest.FixtureRequest, attention: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    attention: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve_vllm: Serve,
 ) -> Captured:
     """The engine's own replay of given ids with holes in the mask, on the attention model."""
     root = tmp_path_factory.mktemp(f"given-{request.param}")
-    return _take(root, request.param, attention, _corpus_with_holes(), [])
+    spec = _spec(request.param, attention, serve_vllm)
+    return _take(root, request.param, attention, _corpus_with_holes(), [], spec)
 
 
 @pytest.fixture(
     scope="session", params=[p for p in ENGINE_PARAMS if "rollout" in ENGINES[p.id].paths]
 )
 def rolled_out(
-    request: pytest.FixtureRequest, attention: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    attention: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve_vllm: Serve,
 ) -> Captured:
     """Prompts as ids rolled out and replayed on every path."""
     prompts = [{"token_ids": ids} for ids in known.sequences(10, 6)]
     root = tmp_path_factory.mktemp(f"rollout-{request.param}")
-    return _take(root, request.param, attention, None, prompts)
+    spec = _spec(request.param, attention, serve_vllm)
+    return _take(root, request.param, attention, None, prompts, spec)
 
 
 def _check_known(captured: Captured, name: str) -> None:
@@ -170,9 +185,8 @@ def test_facts_name_what_ran(given_ids: Captured) -> None:
     assert facts["device"] and facts["logprob_space"] and facts["scored_as"] == {}
 
 
-def _all_switches_off(engine: str) -> str:
-    """The engine's condition with every switch that this machine has stated as false."""
-    spec = CONDITIONS[engine]
+def _all_switches_off(engine: str, spec: str) -> str:
+    """The condition with every switch that this machine has stated as false."""
     for name, option in ENGINES[engine].options.items():
         more = f"{spec},{name}=false"
         if option.kind == "bool" and f"{name}=" not in spec:
@@ -181,12 +195,12 @@ def _all_switches_off(engine: str) -> str:
     return spec
 
 
-@pytest.mark.parametrize("engine", ENGINE_PARAMS)
+@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if p.id != "vllm_server"])
 def test_a_switch_that_is_stated_as_off_can_be_sealed(
     engine: str, attention: Path, tmp_path: Path
 ) -> None:
     """Every switch an engine has is read back as false where it was asked to be false."""
-    spec = _all_switches_off(engine)
+    spec = _all_switches_off(engine, CONDITIONS[engine])
     assert "entropy=false" in spec
     captured = _take(tmp_path, engine, attention, _corpus_with_holes(), [], spec)
     observed = captured.provenance(captured.names()[0])["facts"]["observed"]
@@ -216,8 +230,9 @@ def test_rollout_prompts_are_kept_and_only_responses_scored(rolled_out: Captured
 
 
 @pytest.mark.real
-def test_vllm_encodes_text_plainly_and_messages_with_the_template(
-    bigram: Path, tmp_path: Path
+@pytest.mark.parametrize("engine", ["vllm", "vllm_server"])
+def test_text_is_encoded_plainly_and_messages_with_the_template(
+    engine: str, attention: Path, tmp_path: Path, serve_vllm: Serve
 ) -> None:
     """`prompt` gets no template; `messages` gets the chat template with its generation prompt."""
     prompts = [
@@ -225,13 +240,54 @@ def test_vllm_encodes_text_plainly_and_messages_with_the_template(
         {"messages": [{"role": "user", "content": "t5 t6"}]},
         {"token_ids": [11, 12]},
     ]
-    got = _take(tmp_path, "vllm", bigram, None, prompts)
+    got = _take(tmp_path, engine, attention, None, prompts, _spec(engine, attention, serve_vllm))
     heads = [
         ids[~scored].tolist()
         for ids, scored in zip(got.corpus.token_ids, got.corpus.scored, strict=True)
     ]
     assert heads == [[5, 6, 7], [5, 6, 9], [11, 12]]
     tokenizer = got.provenance("rollout-1")["tokenizer"]
-    assert tokenizer["template_sha256"] and tokenizer["add_special_tokens"]["prompt"] is True
+    assert tokenizer["add_special_tokens"]["prompt"] is True
+    assert tokenizer.get("template_sha256") or engine == "vllm_server"  # which does not show it
     texts = json.loads((tmp_path / "corpus" / got.corpus.sha / "texts.json").read_text())
     assert texts["5"] == "t5"
+
+
+# ---------------------------------------------------------------- a running server
+
+
+@pytest.mark.real
+def test_a_server_tells_what_it_is(
+    attention: Path, tmp_path: Path, serve_vllm: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version, model, cache and fingerprint of the server; the temperature is seen to be in no
+    value; the key that was sent is nowhere in what is kept."""
+    monkeypatch.setenv("MISMATCH_API_KEY", "sk-very-secret")
+    spec = f"vllm:url={serve_vllm(attention)},temperature=0.5,topk=3"
+    prompts = [{"token_ids": ids} for ids in known.sequences(3, 6)]
+    captured = _take(tmp_path, "vllm_server", attention, None, prompts, spec)
+    facts = captured.provenance("rollout-1")["facts"]
+    server = facts["server"]
+    assert server["model"]["root"] == str(attention) and server["cache"]["block_size"]
+    assert server["fingerprints"][0].startswith(f"vllm-{server['version']}")
+    assert facts["logprobs_mode"] == "raw_logprobs" and facts["sampling"]["temperature"] == 0.5
+    assert facts["requests_per_call"] == [3]
+    _check_known(captured, "rollout-1")
+    kept = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert kept and not [p for p in kept if b"sk-very-secret" in p.read_bytes()]
+
+
+@pytest.mark.real
+def test_a_server_that_replays_no_trace_fails_decode_alone(
+    attention: Path, tmp_path: Path, serve_vllm: Serve
+) -> None:
+    """Forced decode needs a switch of the server's; without it that capture fails with the server's
+    own words, and its siblings are taken."""
+    condition = parse_condition(f"vllm:url={serve_vllm(attention)}")
+    engine = ENGINES["vllm_server"]
+    order = _order("vllm_server", attention, _corpus_with_holes(), [], condition.spec)
+    wanted = plan.tasks(engine, condition, ["decode", "prefill"], 1, "none", 8)
+    captures.take(tmp_path, replace(order, tasks=tuple(wanted)), lambda event: None)
+    assert (tmp_path / "traces" / condition.id / "prefill-1").is_dir()
+    error = store.read_json(tmp_path / "failed" / condition.id / "decode-1" / "error.json")
+    assert error["type"] == "ServerError" and "/inference/v1/generate" in error["message"]

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from mismatch import wire
 from mismatch.engines import observe
 from mismatch.engines.vllm.arguments import DTYPES
 from mismatch.engines.vllm.requests import Asked
 
 SHORT = {value: key for key, value in DTYPES.items()}
-RAW = "raw log-probabilities of the model, not temperature-scaled"
 
 
 def rank_facts(worker: Any) -> dict[str, Any]:
@@ -165,27 +163,6 @@ def about_quantization(rank: Mapping[str, Any]) -> dict[str, Any]:
         f"{rank['quantization']}, products in the model's own dtype"
     )
     return {"emulation": words, "weight_digests": rank["weight_digests"]}
-
-
-def space(path: str, mode: str, settings: Mapping[str, float]) -> str:
-    """What the log-probabilities are of, in words."""
-    moved = [
-        f"{n}={settings[n]:g}"
-        for n, neutral in wire.NEUTRAL.items()
-        if settings.get(n, neutral) != neutral
-    ]
-    if not moved:
-        return RAW
-    if path == "prefill":
-        return f"{RAW}: vllm never scales those of a prompt (asked: {', '.join(moved)})"
-    if mode == "processed_logprobs":
-        return f"log-probabilities of the distribution drawn from: {', '.join(moved)}"
-    return f"{RAW} (drawn with {', '.join(moved)})"
-
-
-def scaled(path: str, mode: str) -> bool:
-    """Whether the sampler's settings are in the values."""
-    return path != "prefill" and mode == "processed_logprobs"
 
 
 def resolved(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mismatch import wire
-from mismatch.engines import observe
+from mismatch.engines import observe, space
 from mismatch.engines.vllm import arguments, requests
 
 
@@ -221,8 +221,8 @@ class Worker:
             "observed": {**self.about.observed(config, self._scheduler(), ranks), **seen},
             "compute_dtype": self.about.plain(config.model_config.dtype),
             "logprobs_mode": mode,
-            "logprob_space": self.about.space(self._path, mode, settings),
-            "scored_as": settings if self.about.scaled(self._path, mode) else {},
+            "logprob_space": space.in_words(self._path, mode, settings),
+            "scored_as": settings if space.scaled(self._path, mode) else {},
             "sampling": settings,
             "requests_per_call": sorted(set(calls)),
             "preemptions": self._preemptions,

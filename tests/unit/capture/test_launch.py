@@ -57,13 +57,15 @@ def test_only_whole_event_lines_are_read(tmp_path: Path) -> None:
 
 
 def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
-    """The host's packages must not reach the guest's path: wire, guest, observe, one worker."""
+    """The host's packages must not reach the guest's path: what guests share, and one worker."""
     target = launch.stage_guest(tmp_path, "toy")
     staged = {str(p.relative_to(target)) for p in target.rglob("*.py") if p.stat().st_size}
     assert staged == {
         "mismatch/wire.py",
         "mismatch/engines/guest.py",
+        "mismatch/engines/http.py",
         "mismatch/engines/observe.py",
+        "mismatch/engines/space.py",
         "mismatch/engines/torchrun.py",
         "mismatch/engines/toy/worker.py",
     }
