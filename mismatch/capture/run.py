@@ -298,6 +298,7 @@ def _seal_finished(
             continue
         done.add(task.trace)
         try:
+            _check_one_server(root, order, plan, staging)
             seal.seal_trace(root, staging, order.engine, task, plan, order.corpus, origin)
         except seal.SealRefused as reason:
             _store_failure(root, staging, task, launch.Failure("seal", "SealRefused", str(reason)))
@@ -305,6 +306,19 @@ def _seal_finished(
             shutil.rmtree(staging / "parts" / task.trace)
     _save_texts(root, staging, order.corpus)
     return done
+
+
+def _check_one_server(root: Path, order: Order, plan: wire.CallPlan, staging: Path) -> None:
+    """The captures of a load are each other's floors: they must come from one server."""
+    now = wire.read_json(wire.facts_path(staging, plan.name)).get("server", {}).get("fingerprints")
+    for task in (t for t in order.tasks if now and _sealed(root, t)):
+        facts = store.read_provenance(store.trace_folder(root, task.trace))["facts"]
+        then = facts.get("server", {}).get("fingerprints")
+        if then and then != now:
+            raise seal.SealRefused(
+                f"{task.trace} came from another server ({then}, now {now}): run again in a new "
+                "folder"
+            )
 
 
 def _save_texts(root: Path, staging: Path, corpus: Corpus | None) -> None:

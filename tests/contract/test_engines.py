@@ -291,3 +291,31 @@ def test_a_server_that_replays_no_trace_fails_decode_alone(
     assert (tmp_path / "traces" / condition.id / "prefill-1").is_dir()
     error = store.read_json(tmp_path / "failed" / condition.id / "decode-1" / "error.json")
     assert error["type"] == "ServerError" and "/inference/v1/generate" in error["message"]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_guarded_server_of_processed_values(
+    attention: Path, tmp_path: Path, serve_vllm: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its key a server of another name is refused with what to do; with it, its processed
+    values are seen to be scaled, and are those of the temperature that was asked."""
+    more = ["--api-key", "sk-guard", "--logprobs-mode", "processed_logprobs"]
+    url = serve_vllm(attention, *more, "--served-model-name", "policy")
+    spec, prompts = f"vllm:url={url},temperature=0.5", [{"token_ids": [5, 6, 7]}]
+    said = []
+    for root, key, served in (("a", "", ""), ("b", "sk-guard", ",served_model=other")):
+        monkeypatch.setenv("MISMATCH_API_KEY", key)
+        order = _order("vllm_server", attention, None, prompts, spec + served)
+        captures.take(tmp_path / root, order, lambda event: None)
+        said += [store.read_json(p)["message"] for p in (tmp_path / root).rglob("error.json")][:1]
+    assert "wants a key (401): put it into the variable MISMATCH_API_KEY" in said[0]
+    assert "serves policy, and no other" in said[1]
+    captured = _take(tmp_path / "c", "vllm_server", attention, None, prompts, spec)
+    facts = captured.provenance("rollout-1")["facts"]
+    assert facts["scored_as"] == {"temperature": 0.5}
+    ids, trace = captured.corpus.token_ids[0].tolist(), captured.trace("rollout-1")
+    for t in range(3, len(ids)):
+        logits = known.next_logprobs(attention, ids[:t]) / 0.5
+        truth = logits[ids[t]] - np.log(np.exp(logits).sum())
+        assert abs(trace.logprob[t] - truth) < TOLERANCE_NATS

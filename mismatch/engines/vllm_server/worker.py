@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -36,10 +37,15 @@ class Worker:
     def load(self) -> None:
         self.version = str(need(self.server.get("/version"), "version"))
         self.card = _card(self.server, self.job)
+        _check_weights(self.server, self.card, Path(self.job.model))
         self.vocabulary = _vocabulary(Path(self.job.model))
         self.config = self.server.get_if_there("/server_info?config_format=json")
         self.mode = self._logprobs_mode()
         self.calls = set()
+
+    def identity(self) -> dict[str, Any]:
+        """Version and configuration, as each answer's fingerprint has them."""
+        return {"model": self.card["id"], "fingerprints": sorted(self.fingerprints)}
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
@@ -159,8 +165,9 @@ class Worker:
         said = self.server.post_all(
             path, [{**b, "cache_salt": salt} for b in bodies], MOST_UNDER_WAY, self.events.tick
         )
-        self.fingerprints |= {str(a.get("system_fingerprint")) for a in said}
-        if len(self.fingerprints - {"None"}) > 1:
+        told = (a.get("system_fingerprint") for a in said)
+        self.fingerprints |= {str(fingerprint) for fingerprint in told if fingerprint}
+        if len(self.fingerprints) > 1:
             raise ServerError(
                 "the server was restarted with another configuration in the middle of this "
                 "capture: run it again in a new folder"
@@ -227,6 +234,25 @@ def _card(server: Server, job: wire.Job) -> dict[str, Any]:
             "weights, say so with served_model=NAME"
         )
     return named[0]
+
+
+def _check_weights(server: Server, card: dict[str, Any], model: Path) -> None:
+    """Where the served folder lies on this machine too, its files must be the checkpoint's."""
+    root = Path(str(card.get("root")))
+    if not root.is_dir() or root.samefile(model):
+        return
+    for file in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
+        served = root / file.name
+        if not served.is_file() or _sha256(served) != _sha256(file):
+            raise ServerError(
+                f"{server.url} serves {root}, whose {file.name} is not the checkpoint's: give "
+                f"--model {root}, or serve the checkpoint"
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _last(name: Any) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from mismatch.engines import guest
 from mismatch.engines.guest import _to_make
 
 
@@ -22,3 +25,24 @@ def test_a_resume_shows_every_shape_of_the_capture(finished: set[int], calls: li
     only an earlier process ran is run once more."""
     groups = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
     assert _to_make(groups, finished) == calls
+
+
+class _Server:
+    """A worker whose engine somebody else runs."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def identity(self) -> dict[str, str]:
+        return {"fingerprint": self.fingerprint}
+
+
+def test_a_resume_asks_the_same_server(tmp_path: Path) -> None:
+    """What one server gave is never completed by another at its address; an engine of our own needs
+    no such note."""
+    guest._keep_one_server(tmp_path, object())
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        guest._keep_one_server(tmp_path, _Server("a"))
+    with pytest.raises(ValueError, match="not the one that gave what is kept"):
+        guest._keep_one_server(tmp_path, _Server("b"))

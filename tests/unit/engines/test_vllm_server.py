@@ -17,7 +17,7 @@ from mismatch.engines import ENGINES, find_for, parse_condition
 from mismatch.engines.base import Machine
 from mismatch.engines.http import ServerError
 from mismatch.engines.vllm_server import answers
-from mismatch.engines.vllm_server.worker import _card
+from mismatch.engines.vllm_server.worker import _card, _check_weights
 from mismatch.errors import MismatchError
 from mismatch.wire import Job
 
@@ -205,3 +205,24 @@ def test_forced_decode_is_taken_only_where_it_was_asked() -> None:
     ]
     assert names[0] == ["rollout-1", "prefill-1", "prefill-2", "prefill-batch"]
     assert names[1] == ["rollout-1", "decode-1", "decode-2", "decode-batch"]
+
+
+def test_arguments_of_a_constructor_are_refused() -> None:
+    """They would say nothing to an engine that runs already."""
+    condition = parse_condition(f"vllm:url={HERE},arg.max_model_len=64")
+    reason = ENGINES["vllm_server"].refuse(condition, Machine())
+    assert reason and "arg.max_model_len" in reason
+
+
+def test_a_served_folder_with_other_weights_is_refused(tmp_path: Path) -> None:
+    """Where the server's folder can be read here, its files are held against the checkpoint's."""
+    folders = [tmp_path / name for name in ("own", "same", "other")]
+    for folder, weights in zip(folders, (b"1", b"1", b"2"), strict=True):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+    own, same, other = folders
+    for root in (own, same, tmp_path / "elsewhere"):
+        _check_weights(_Cards(), {"root": str(root)}, own)  # type: ignore[arg-type]
+    with pytest.raises(ServerError, match=r"model\.safetensors is not the checkpoint's"):
+        _check_weights(_Cards(), {"root": str(other)}, own)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""What decides whether captures belong together, without any engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mismatch import store, wire
+from mismatch.capture import run, seal
+
+
+def _told(**server: Any) -> dict[str, Any]:
+    return {"server": server} if server else {}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "refused"),
+    [
+        (_told(fingerprints=["a"]), _told(fingerprints=["a"]), False),
+        (_told(fingerprints=["a"]), _told(fingerprints=["b"]), True),
+        (_told(fingerprints=[]), _told(fingerprints=["b"]), False),
+        (_told(), _told(), False),
+    ],
+)
+def test_captures_of_one_load_come_from_one_server(
+    tmp_path: Path, then: dict[str, Any], now: dict[str, Any], refused: bool
+) -> None:
+    """They are each other's floors: one taken from a server of another configuration is no trace;
+    an engine that tells no fingerprint is not held to one."""
+    root, staging, trace = tmp_path / "root", tmp_path / "staging", "c/prefill-1"
+    plan = wire.CallPlan("c/prefill-batch", "prefill", [[0]])
+    provenance = store.dump_json({"facts": then})
+    store.seal(
+        store.trace_folder(root, trace),
+        lambda aside: store.write_text(aside / "provenance.json", provenance),
+        {"kind": "trace"},
+    )
+    wire.facts_path(staging, plan.name).parent.mkdir(parents=True)
+    wire.write_json(wire.facts_path(staging, plan.name), now)
+    order: Any = SimpleNamespace(tasks=[SimpleNamespace(trace=trace)])
+    if refused:
+        with pytest.raises(seal.SealRefused, match="another server"):
+            run._check_one_server(root, order, plan, staging)
+    else:
+        run._check_one_server(root, order, plan, staging)
