@@ -191,7 +191,10 @@ def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
     if json:
         typer.echo(store.dump_json(found), nl=False)
         return
-    table = Table(Column("cell", overflow="fold"), "side", "load", "ranks", "sealed", "status")
+    table = Table(
+        Column("cell", no_wrap=True, overflow="fold"), "side", "load",
+        Column("torchrun ranks", width=8), "sealed", Column("status", overflow="fold"),
+    )  # fmt: skip
     for row in found["cells"]:
         load = "" if row["load"] is None else str(row["load"])
         sealed = f"{row['sealed']} of {len(row['captures'])}"
@@ -199,6 +202,8 @@ def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
         table.add_row(*map(escape, words))
     OUT.print(table)
     OUT.print(f"{len(found['cells'])} cells in {found['loads']} loads, {len(found['pairs'])} pairs")
+    for reason in found["refused"]:
+        OUT.print(f"run would stop here: {reason}", markup=False)
 
 
 @app.command()

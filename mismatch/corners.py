@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mismatch.engines import find
-from mismatch.engines.base import Engine
+from mismatch.engines.base import DISTRIBUTION, Engine
 from mismatch.model import TRAIN_PATH, Condition, Option, OptionValue
 
 SHAPLEY_KNOBS = 4
@@ -46,9 +46,10 @@ def _place(end: End) -> tuple[str, bool]:
 
 def _shared(left: End, right: End) -> list[str]:
     """Options given at an end that both engines accept, with the same values to choose from
-    (attention has other names in each). arg.NAME belongs to one engine only.
+    (attention has other names in each). arg.NAME belongs to one engine only, and what is captured
+    beside the token's own value (top-k, entropy) moves nothing.
     """
-    given = {*left.condition.options, *right.condition.options} - {"python"}
+    given = {*left.condition.options, *right.condition.options} - {"python", *DISTRIBUTION}
     if left.condition.engine == right.condition.engine:
         return sorted(given)
     return sorted(n for n in given if _same(left.engine.option(n), right.engine.option(n)))

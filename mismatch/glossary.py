@@ -74,6 +74,8 @@ def about(key: str) -> tuple[str, str]:
 DISTRIBUTION = (
     "Means over tokens, 95% intervals by bootstrap over sequences. `_lb`: over the tokens both "
     "sides gave and one bucket for the rest, a lower bound of the divergence over the whole "
-    "vocabulary (nats; tv and flips: shares). `kept_mass`: the probability that top-p, top-k or "
-    "min-p left to be drawn from."
+    "vocabulary (nats; tv and flips: shares). Mass that float32 cannot tell from none counts as "
+    "1e-6: where one side cut tokens that the other keeps, the divergence is infinite, and that "
+    "constant sets its bound (js and tv stay what they are). `kept_mass`: the probability that "
+    "top-p, top-k or min-p left to be drawn from."
 )

@@ -1,4 +1,6 @@
-"""Claim an output folder for one request: new, or the same request again (resume)."""
+"""Claim an output folder for one request: new, the same request again (resume), or one that has
+grown by captures, pairs or attributions.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +27,48 @@ def claimed(
 ) -> Iterator[Path]:
     """Hold `root` for this request; writes run.json on first use.
 
-    An absent or empty folder is taken; one that holds the same request is resumed; anything else
-    is `out-not-ours`, or `in-use` while another process holds it.
+    An absent or empty folder is taken; one that holds the same request, or one of the same ids and
+    checkpoints whose conditions this one keeps, is resumed; anything else is `out-not-ours`, or
+    `in-use` while another process holds it.
     """
     root = root.absolute()  # guests stand in another folder
-    plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
-    if attributions:
-        plan["attributions"] = [asdict(a) for a in attributions]
+    plan = _plan(request, pairs, attributions)
     _refuse_others(root, plan)  # before anything is made in it
     try:
         root.mkdir(parents=True, exist_ok=True)
         with held(root):
             _refuse_others(root, plan)  # another process may have claimed it meanwhile
             (root / ".work").mkdir(exist_ok=True)
-            if not (root / "run.json").is_file():
+            note, text = root / "run.json", store.dump_json(plan)
+            if not note.is_file() or note.read_text(encoding="utf-8") != text:
                 _forget(root)  # whose parts these are nobody can say any more
-                store.write_text(root / "run.json", store.dump_json(plan))
+                store.write_text(note, text)
             _sweep(root)
             yield root
             _finish(root)
     except OSError as reason:
         raise store.writing_failed(Path(reason.filename or root), reason) from None
+
+
+def check(
+    root: Path,
+    request: Mapping[str, Any],
+    pairs: Sequence[PairSpec],
+    attributions: Sequence[AttributionSpec] = (),
+) -> None:
+    """`out-not-ours` where `claimed` would say so; nothing is written."""
+    _refuse_others(root, _plan(request, pairs, attributions))
+
+
+def _plan(
+    request: Mapping[str, Any],
+    pairs: Sequence[PairSpec],
+    attributions: Sequence[AttributionSpec],
+) -> dict[str, Any]:
+    plan = {"schema": store.SCHEMA, "request": dict(request), "pairs": [asdict(p) for p in pairs]}
+    if attributions:
+        plan["attributions"] = [asdict(a) for a in attributions]
+    return plan
 
 
 @contextmanager
@@ -74,21 +97,44 @@ def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
         raise MismatchError("out-not-ours", folder=root, reason=f"it has {sorted(present)[0]}")
     found = store.read_json(root / "run.json")
     # Through JSON, as tuples become lists.
-    if found != store.parse_json(store.dump_json(plan)):
-        differ = _difference(found, plan)
+    differ = _difference(found, store.parse_json(store.dump_json(plan)))
+    differ = differ or _other_condition(root, plan["request"].get("conditions", {}))
+    if differ:
         raise MismatchError("out-not-ours", folder=root, reason=f"another command: {differ}")
 
 
-def _difference(found: Any, plan: Mapping[str, Any]) -> str:
-    """The first thing in which the two requests differ, for the error."""
+#: What may change from one command to the next: it says what is captured of a condition, or which
+#: are, and a capture is the same whoever asked for it.
+MAY_GROW = ("conditions", "paths", "repeats", "floor")
+#: The commands that take captures; the others lay down what they were given.
+GROWS = ("run", "study")
+
+
+def _difference(found: Any, plan: Mapping[str, Any]) -> str | None:
+    """The first thing in which the two requests differ and must not, for the error."""
     old = found.get("request", {}) if isinstance(found, dict) else {}
-    for key, new in plan["request"].items():
-        if old.get(key) != new and key in ("ids", "values", "model"):
+    new = plan["request"]
+    for key in [*new, *(k for k in old if k not in new)]:
+        if old.get(key) == new.get(key) or (key in MAY_GROW and key in old and key in new):
+            continue
+        if key in ("ids", "values", "model"):
             what = {"ids": "ids or prompts", "values": "log-probabilities"}.get(key, "checkpoint")
             return f"the contents differ: other {what}"
-        if old.get(key) != new:
-            return f"{key} was {old.get(key)}, is {new}"
-    return "another plan"
+        return f"{key} was {old.get(key)}, is {new.get(key)}"
+    return None if found == plan or new.get("verb") in GROWS else "another plan"
+
+
+def _other_condition(root: Path, conditions: Mapping[str, str]) -> str | None:
+    """A condition's id names its captures: one that was taken of another condition is not its own.
+
+    conditions: id -> canonical text.
+    """
+    for name, spec in conditions.items():
+        for trace in sorted((root / "traces" / name).glob("*/provenance.json")):
+            taken = store.read_json(trace).get("condition")
+            if taken not in (spec, "recorded"):
+                return f"{name} was {taken}, is {spec}; give it another id"
+    return None
 
 
 def _forget(root: Path) -> None:

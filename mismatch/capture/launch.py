@@ -59,6 +59,7 @@ def stage_guest(folder: Path, engine: str) -> Path:
     for name in (
         "wire.py",
         "engines/guest.py",
+        "engines/client.py",
         "engines/http.py",
         "engines/observe.py",
         "engines/space.py",

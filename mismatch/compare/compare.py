@@ -164,7 +164,8 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
 
 
 def _sampled_by(root: Path, right: Mapping[str, Any]) -> str:
-    """Whether the scored tokens were drawn by the right side's own condition (T = 1, all of it).
+    """Whether the scored tokens were drawn by the right side's own condition, and from the model's
+    own distribution (T = 1, all of it).
 
     right: that side's provenance.
     """
@@ -172,13 +173,9 @@ def _sampled_by(root: Path, right: Mapping[str, Any]) -> str:
     drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
     if not drawn:
         return "unknown"
-    own = (
-        drawn["condition"] == right["condition"]
-        and drawn["model"] == right["model"]["digest"]
-        and drawn["temperature"] == 1.0
-        and drawn["support"] == "whole"
-    )
-    return "infer" if own else "other"
+    if (drawn["condition"], drawn["model"]) != (right["condition"], right["model"]["digest"]):
+        return "other"
+    return "infer" if (drawn["temperature"], drawn["support"]) == (1.0, "whole") else "reshaped"
 
 
 def _write(

@@ -21,6 +21,8 @@ from mismatch.report.words import (
 SAMPLED_BY = {
     "infer": "infer sampled these tokens: k1 and k3 estimate KL(infer‖train)",
     "other": "something else sampled these tokens: k1 and k3 are distances on them, not KL",
+    "reshaped": "infer sampled these tokens, but not from the model's own distribution "
+    "(temperature, cut support or penalty): k1 and k3 are distances on them, not KL",
     "another kind": "k1 and k3 are distances between the two sides here, not KL(infer‖train)",
     "unknown": "who sampled these tokens is not known: k1 and k3 are distances on them, not KL",
 }

@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
+from mismatch.capture import claim
 from mismatch.engines import find
 from mismatch.errors import MismatchError, suggest
 from mismatch.verbs.request import Cell, Request
-from mismatch.verbs.run import orders
+from mismatch.verbs.run import orders, refused_corners
 
 
 def plan_rows(request: Request, out: Path) -> dict[str, Any]:
-    """{"cells": [...], "loads": n, "pairs": [ids]}. Nothing is started and nothing is written."""
+    """{"cells": [...], "loads": n, "pairs": [ids], "refused": [why an attribution cannot be]}.
+
+    Nothing is started and nothing is written. Raises `out-not-ours` where a run would.
+    """
+    claim.check(out, request.asked, request.pairs, request.attributions)
     loads = {
         task.trace: number
         for number, order in enumerate(orders(request, request.cells), 1)
@@ -24,6 +29,7 @@ def plan_rows(request: Request, out: Path) -> dict[str, Any]:
         "cells": cells,
         "loads": len(set(loads.values())),
         "pairs": [pair.id for pair in request.pairs],
+        "refused": [str(reason) for reason in refused_corners(request, out)],
     }
 
 

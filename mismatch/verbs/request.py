@@ -191,8 +191,8 @@ def choose_paths(
 ) -> tuple[str, ...]:
     """The asked paths, each known and once; by default all that the ids and the engine allow."""
     if paths is None:
-        able = find(infer.engine).default_paths
-        return tuple(p for p in (INFER_PATHS[1:] if with_corpus else INFER_PATHS) if p in able)
+        known = INFER_PATHS[1:] if with_corpus else INFER_PATHS
+        return tuple(p for p in known if p not in find(infer.engine).on_request)
     for path in paths:
         if path not in INFER_PATHS:
             hint = suggest(path, INFER_PATHS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ Notify = Callable[[dict[str, Any]], None]
 def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
-    _check_corners(request, out)
+    for reason in refused_corners(request, out):
+        raise reason
     request.check_engines(request.cells, out)
     with claimed(out, request.asked, request.pairs, request.attributions) as root:
         for cell in (c for c in request.cells if c.refused):
@@ -31,7 +32,7 @@ def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
         return conclude(root)
 
 
-def _check_corners(request: Request, out: Path) -> None:
+def refused_corners(request: Request, out: Path) -> Iterator[MismatchError]:
     """An attribution needs all of its corners: one that cannot run here must have been taken."""
     refused = {c.condition.id: c.refused for c in request.cells if c.refused}
     for attribution in request.attributions:
@@ -43,7 +44,7 @@ def _check_corners(request: Request, out: Path) -> None:
         }
         if lost:
             named = "; ".join(f"{name} ({refused[name]})" for name in sorted(lost))
-            raise MismatchError("corners-refused", attribution=attribution.id, corners=named)
+            yield MismatchError("corners-refused", attribution=attribution.id, corners=named)
 
 
 def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify) -> Path:

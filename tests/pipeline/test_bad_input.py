@@ -107,8 +107,16 @@ def test_an_output_folder_with_other_content_is_left_alone(
     (tmp_path / "o" / "x").write_text("mine")
     assert probe(*toy_run(bigram, "--corpus", corpus, "--out", "o")).code == 2
     assert probe(*toy_run(bigram, "--corpus", corpus, "--out", "p")).code == 0
+    again = probe(*toy_run(bigram, "--corpus", corpus, "--limit", 3, "--out", "p"))
+    assert again.code == 2 and "other ids or prompts" in again.err
+
+
+def test_a_run_may_grow_by_captures(probe: Probe, bigram: Path, corpus: Path) -> None:
+    """The same ends on the same ids with more repeats: what is there is kept, the rest is taken."""
+    assert probe(*toy_run(bigram, "--corpus", corpus, "--out", "p")).code == 0
     again = probe(*toy_run(bigram, "--corpus", corpus, "--repeats", 2, "--out", "p"))
-    assert again.code == 2 and "repeats was 1, is 2" in again.err
+    assert again.code == 0 and "score-2 captured" in again.err
+    assert "score-1 captured" not in again.err
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,34 @@ def test_plan_says_what_is_cached_and_what_is_refused(
     assert {row["status"] for row in after if row["id"] != "flash"} == {"cached"}
 
 
+def test_a_study_grows_and_never_takes_another_condition_for_its_own(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """A condition that is added is all that is taken; one that keeps its id and changes its options
+    is refused, by plan as by run, and nothing is lost."""
+    text = (
+        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.01, 0.02, 0.05]", "0.01")
+    )
+    more = '[[condition]]\nside = "train"\nid = "hot"\nspec = "toy:temperature=2"\n'
+    study.write_text(text)
+    assert probe("run", study, "--out", tmp_path / "o").code == 0
+    study.write_text(text + more)
+    grown = probe("run", study, "--out", tmp_path / "o")
+    assert (
+        grown.code == 0
+        and grown.err.count(" captured") == 1
+        and "hot/score-1 captured" in grown.err
+    )
+    assert "hot~" in (tmp_path / "o" / "summary.json").read_text()
+    study.write_text(text + more.replace("=2", "=3"))
+    for verb in ("plan", "run"):
+        refused = probe(verb, study, "--out", tmp_path / "o")
+        assert (
+            refused.code == 2 and "hot was toy:temperature=2, is toy:temperature=3" in refused.err
+        )
+    assert (tmp_path / "o" / "traces" / "hot" / "score-1").is_dir()
+
+
 def test_machines_share_a_study_cell_by_cell(study: Path, tmp_path: Path, probe: Probe) -> None:
     """capture --only takes one cell; who draws the ids comes first; run compares what is there, and
     equals a run that took it all itself.

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe, space
-from mismatch.engines.http import Server, ServerError, need
+from mismatch.engines.client import MOST_UNDER_WAY, Client, moved
+from mismatch.engines.http import ServerError, need
 from mismatch.engines.vllm_server import answers
 
-#: No call hands over more than this at once, whatever `batch` says.
-MOST_UNDER_WAY = 256
-#: The variable that holds a server's key, where the condition names no other.
-KEY_ENV = "MISMATCH_API_KEY"
 
-
-class Worker:
+class Worker(Client):
     """See mismatch.engines.guest for the contract."""
 
     def __init__(self, job: wire.Job, events: wire.Events) -> None:
-        self.job, self.events = job, events
-        self.server = Server(job.options["url"], job.options.get("key_env", KEY_ENV))
-        self.request: dict[str, Any] = {}
-        self.path = ""
-        self.calls: set[int] = set()
+        super().__init__(job, events)
         self.fingerprints: set[str] = set()
 
     def load(self) -> None:
         self.version = str(need(self.server.get("/version"), "version"))
-        self.card = _card(self.server, self.job)
-        _check_weights(self.server, self.card, Path(self.job.model))
-        self.vocabulary = _vocabulary(Path(self.job.model))
+        self.card = self._card(need(self.server.get("/v1/models"), "data"))
+        self.check_weights(self.card.get("root"))
         self.config = self.server.get_if_there("/server_info?config_format=json")
         self.mode = self._logprobs_mode()
         self.calls = set()
@@ -47,16 +35,29 @@ class Worker:
         """Version and configuration, as each answer's fingerprint has them."""
         return {"model": self.card["id"], "fingerprints": sorted(self.fingerprints)}
 
-    def configure(self, options: dict[str, Any]) -> None:
-        self.request = options
+    def _card(self, cards: list[dict[str, Any]]) -> dict[str, Any]:
+        """The served model that is the checkpoint: the one named, else the one named as its
+        folder.
+        """
+        served = ", ".join(str(card.get("id")) for card in cards) or "nothing"
+        wanted = self.job.options.get("served_model")
+        if wanted is not None:
+            for card in cards:
+                if card.get("id") == wanted:
+                    return card
+            raise ServerError(
+                f"{self.server.url} serves {served}, and no {wanted}: mend served_model"
+            )
+        for card in cards:
+            if self.is_checkpoint(card.get("id"), card.get("root")):
+                return card
+        raise self.another(served)
 
     def _logprobs_mode(self) -> str:
         """Raw or processed, seen by its effect: the server does not say it."""
+        body = {**wire.NEUTRAL, "max_tokens": 1, "logprobs": 1}
         prompts = [[1], [2], [3]]
-        more = {"max_tokens": 1, "logprobs": 1, "return_tokens_as_token_ids": True}
-        plain, hot = (
-            self._complete(prompts, {**wire.NEUTRAL, **more, "temperature": t}) for t in (1.0, 2.0)
-        )
+        plain, hot = (self._complete(prompts, {**body, "temperature": t}) for t in (1.0, 2.0))
         return "processed_logprobs" if answers.processed(plain, hot) else "raw_logprobs"
 
     # ------------------------------------------------------------ tokens
@@ -65,17 +66,8 @@ class Worker:
         """Text without a template, messages with it and its generation prompt, ids as they are; by
         the server's own tokenizer and template.
         """
-        assert self.job.sampling is not None
         ids = [self._encode_one(prompt) for prompt in prompts]
-        limit = need(self.card, "max_model_len")
-        for number, row in enumerate(ids, 1):
-            need_positions = len(row) + self.job.sampling["max_tokens"] + 1
-            if need_positions > limit:
-                raise ValueError(
-                    f"prompt {number} has {len(row)} tokens: with --max-tokens "
-                    f"{self.job.sampling['max_tokens']} it needs {need_positions} positions of "
-                    f"{limit}"
-                )
+        self.check_room(ids, need(self.card, "max_model_len"))
         return ids, {"class": "the server's", "add_special_tokens": {"prompt": True}}
 
     def _encode_one(self, prompt: dict[str, Any]) -> list[int]:
@@ -102,37 +94,38 @@ class Worker:
         """
         assert self.job.sampling is not None
         self.path = "rollout"
-        topk = self.request.get("topk", 0)
-        body = {**self._settings(), "max_tokens": self.job.sampling["max_tokens"], "logprobs": topk}
-        return [answers.drawn(c, topk) for c in self._complete([p.tolist() for p in prompts], body)]
+        most = self.job.sampling["max_tokens"]
+        body = {**self._settings(), "max_tokens": most, "logprobs": self.topk}
+        choices = self._complete([p.tolist() for p in prompts], body)
+        return [answers.drawn(choice, self.topk) for choice in choices]
 
     def score(
         self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any
     ) -> list[wire.Values]:
         self.path = path
-        topk = self.request.get("topk", 0)
-        values = [wire.blank(len(ids), topk) for ids in sequences]
+        values = [wire.blank(len(ids), self.topk) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
         run = self._decode if path == "decode" else self._prefill
-        found = run([sequences[k].tolist() for k in busy], [first[k] for k in busy], topk)
+        found = run([sequences[k].tolist() for k in busy], [first[k] for k in busy])
         for k, value in zip(busy, found, strict=True):
             values[k] = value
         return values
 
-    def _prefill(self, rows: list[list[int]], first: list[int], topk: int) -> list[wire.Values]:
+    def _prefill(self, rows: list[list[int]], first: list[int]) -> list[wire.Values]:
         """The whole sequence as a prompt; the one token it generates is thrown away."""
-        body = {**self._settings(), "max_tokens": 1, "prompt_logprobs": topk}
+        body = {**self._settings(), "max_tokens": 1, "prompt_logprobs": self.topk}
         choices = self._complete(rows, body)
-        return [answers.prompted(c, ids, topk) for c, ids in zip(choices, rows, strict=True)]
+        return [answers.prompted(c, ids, self.topk) for c, ids in zip(choices, rows, strict=True)]
 
-    def _decode(self, rows: list[list[int]], first: list[int], topk: int) -> list[wire.Values]:
+    def _decode(self, rows: list[list[int]], first: list[int]) -> list[wire.Values]:
         """Trace replay, where the server was started with it."""
+        self.check_ids(rows)
         bodies = [
             {
                 "model": self.card["id"],
                 "token_ids": ids[:start],
                 "sampling_params": {
-                    **self._settings(), "max_tokens": len(ids) - start, "logprobs": topk,
+                    **self._settings(), "max_tokens": len(ids) - start, "logprobs": self.topk,
                     "ignore_eos": True, "trace_decode_token_ids": ids[start:],
                 },
             }
@@ -140,7 +133,7 @@ class Worker:
         ]  # fmt: skip
         choices = self._ask("/inference/v1/generate", bodies)
         return [
-            answers.replayed(c, ids[start:], topk).padded(start)
+            answers.replayed(c, ids[start:], self.topk).padded(start)
             for c, ids, start in zip(choices, rows, first, strict=True)
         ]
 
@@ -151,6 +144,7 @@ class Worker:
         return {n: self.request.get(n, neutral) for n, neutral in wire.NEUTRAL.items()}
 
     def _complete(self, prompts: list[list[int]], body: dict[str, Any]) -> list[Any]:
+        self.check_ids(prompts)
         named = {"return_token_ids": True, "return_tokens_as_token_ids": True}
         bodies = [{"model": self.card["id"], "prompt": p, **named, **body} for p in prompts]
         return self._ask("/v1/completions", bodies)
@@ -160,11 +154,7 @@ class Worker:
         found in the cache.
         """
         salt = uuid.uuid4().hex
-        self._check_ids(bodies)
-        self.calls.add(len(bodies))
-        said = self.server.post_all(
-            path, [{**b, "cache_salt": salt} for b in bodies], MOST_UNDER_WAY, self.events.tick
-        )
+        said = self.ask_all(path, [{**b, "cache_salt": salt} for b in bodies])
         told = (a.get("system_fingerprint") for a in said)
         self.fingerprints |= {str(fingerprint) for fingerprint in told if fingerprint}
         if len(self.fingerprints) > 1:
@@ -173,13 +163,6 @@ class Worker:
                 "capture: run it again in a new folder"
             )
         return [need(answer, "choices", 0) for answer in said]
-
-    def _check_ids(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """No id outside the vocabulary is ever sent: there are engines that die of one."""
-        for body in bodies:
-            ids = body.get("prompt") or body["token_ids"]
-            if self.vocabulary is not None and not 0 <= min(ids) <= max(ids) < self.vocabulary:
-                raise ServerError(f"an id is outside the vocabulary of {self.vocabulary}")
 
     # ------------------------------------------------------------ facts
 
@@ -190,11 +173,11 @@ class Worker:
             "observed": {
                 "url": self.job.options["url"],
                 "served_model": self.card["id"],
-                "topk": self.request.get("topk", 0),
+                "topk": self.topk,
             },
             "logprobs_mode": self.mode,
             "logprob_space": space.in_words(self.path, self.mode, settings),
-            "scored_as": _moved(settings) if space.scaled(self.path, self.mode) else {},
+            "scored_as": moved(settings) if space.scaled(self.path, self.mode) else {},
             "sampling": settings,
             "requests_per_call": calls,
             "device": "the server's; it does not say",
@@ -207,64 +190,6 @@ class Worker:
             },
             "versions": {**observe.versions(("httpx",)), "vllm": self.version},
         }
-
-    def close(self) -> None:
-        self.server.close()
-
-
-def _moved(settings: dict[str, float]) -> dict[str, float]:
-    return {n: v for n, v in settings.items() if v != wire.NEUTRAL[n]}
-
-
-def _card(server: Server, job: wire.Job) -> dict[str, Any]:
-    """The served model that is the checkpoint: the one named, else the one named as its folder."""
-    cards: list[dict[str, Any]] = need(server.get("/v1/models"), "data")
-    served = ", ".join(str(card.get("id")) for card in cards) or "nothing"
-    wanted = job.options.get("served_model")
-    if wanted is not None:
-        for card in cards:
-            if card.get("id") == wanted:
-                return card
-        raise ServerError(f"{server.url} serves {served}, and no {wanted}: mend served_model")
-    own = Path(job.model).resolve().name
-    named = [c for c in cards if own in (_last(c.get("id")), _last(c.get("root")))]
-    if not named:
-        raise ServerError(
-            f"{server.url} serves {served}, and the checkpoint is {own}: if these are the same "
-            "weights, say so with served_model=NAME"
-        )
-    return named[0]
-
-
-def _check_weights(server: Server, card: dict[str, Any], model: Path) -> None:
-    """Where the served folder lies on this machine too, its files must be the checkpoint's."""
-    root = Path(str(card.get("root")))
-    if not root.is_dir() or root.samefile(model):
-        return
-    for file in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
-        served = root / file.name
-        if not served.is_file() or _sha256(served) != _sha256(file):
-            raise ServerError(
-                f"{server.url} serves {root}, whose {file.name} is not the checkpoint's: give "
-                f"--model {root}, or serve the checkpoint"
-            )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _last(name: Any) -> str:
-    return str(name or "").rstrip("/").rpartition("/")[2]
-
-
-def _vocabulary(model: Path) -> int | None:
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    for part in (config, config.get("text_config") or {}):
-        if isinstance(part.get("vocab_size"), int):
-            return int(part["vocab_size"])
-    return None
 
 
 def _cache_config(metrics: str) -> dict[str, str]:

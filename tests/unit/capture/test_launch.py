@@ -62,6 +62,7 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
     staged = {str(p.relative_to(target)) for p in target.rglob("*.py") if p.stat().st_size}
     assert staged == {
         "mismatch/wire.py",
+        "mismatch/engines/client.py",
         "mismatch/engines/guest.py",
         "mismatch/engines/http.py",
         "mismatch/engines/observe.py",

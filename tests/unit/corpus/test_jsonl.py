@@ -156,7 +156,7 @@ JSON = st.recursive(
 ROW = st.fixed_dictionaries({}, optional={"token_ids": JSON, "loss_mask": JSON, "x": JSON})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(value=JSON)
 def test_values_are_read_as_json_reads_them(tmp_path: Path, value: Any) -> None:
     """The quick parser and Python's own agree on every value, to the last bit."""
@@ -165,7 +165,7 @@ def test_values_are_read_as_json_reads_them(tmp_path: Path, value: Any) -> None:
     assert repr(row["value"]) == repr(value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     data=st.binary() | st.lists(JSON | ROW).map(lambda v: "\n".join(map(json.dumps, v)).encode())
 )

@@ -106,7 +106,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=st.lists(ROW | JSON, max_size=3))
 def test_garbage_never_gives_a_traceback(tmp_path: Path, found: list[Any]) -> None:
     """Any rows are either prompts of one key that can be written again, or a readable error."""

@@ -253,7 +253,7 @@ LIST = st.lists(VALUE, max_size=4) | VALUE
 NAMES = ["token_ids", "loss_mask", "schema_version", *FIELDS["jsonl"], *FIELDS["prime-rl"]]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     form=st.sampled_from(["jsonl", "prime-rl"]),
     changes=st.dictionaries(st.sampled_from(NAMES), LIST, max_size=3),

@@ -83,7 +83,7 @@ def sequences(draw: st.DrawFn) -> dict[str, np.ndarray]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batch=st.lists(sequences(), min_size=1, max_size=4))
 def test_the_importer_reads_back_exactly_what_was_given(tmp_path: Path, batch: list[Any]) -> None:
     """Scored values survive bit for bit, NaN, -inf and -0.0 among them; ids and masks too."""

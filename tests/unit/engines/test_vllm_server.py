@@ -17,9 +17,9 @@ from mismatch.engines import ENGINES, find_for, parse_condition
 from mismatch.engines.base import Machine
 from mismatch.engines.http import ServerError
 from mismatch.engines.vllm_server import answers
-from mismatch.engines.vllm_server.worker import _card, _check_weights
+from mismatch.engines.vllm_server.worker import Worker
 from mismatch.errors import MismatchError
-from mismatch.wire import Job
+from mismatch.wire import Events, Job
 
 DATA = Path(__file__).parents[2] / "data" / "vllm_server"
 HERE = "http://127.0.0.1:8000"
@@ -137,36 +137,38 @@ def test_scaled_values_show_by_their_effect(choice: Any) -> None:
 # ---------------------------------------------------------------- which model is served
 
 
-class _Cards:
-    """A server that lists these models."""
-
-    url = HERE
-
-    def __init__(self, *cards: dict[str, Any]) -> None:
-        self.cards = list(cards)
-
-    def get(self, path: str) -> Any:
-        return {"data": self.cards}
+def _worker(model: Path, **options: Any) -> Worker:
+    """A client of nobody, for a checkpoint of 64 tokens."""
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text('{"vocab_size": 64}')
+    job = Job("vllm_server", str(model), {"url": HERE, **options}, [])
+    return Worker(job, Events(model / "events.jsonl"))
 
 
-def _job(**options: Any) -> Job:
-    return Job("vllm_server", "/models/tiny", {"url": HERE, **options}, [])
-
-
-def test_the_served_model_is_found_by_its_folder_or_its_name() -> None:
+def test_the_served_model_is_found_by_its_folder_or_its_name(tmp_path: Path) -> None:
     """By id, by root, or by the name that the user gives."""
+    tiny = tmp_path / "tiny"
     other, own = {"id": "big", "root": "/x/big"}, {"id": "policy", "root": "/srv/tiny/"}
-    assert _card(_Cards(other, own), _job()) == own  # type: ignore[arg-type]
-    assert _card(_Cards({"id": "org/tiny"}), _job())["id"] == "org/tiny"  # type: ignore[arg-type]
-    assert _card(_Cards(other, own), _job(served_model="big")) == other  # type: ignore[arg-type]
+    assert _worker(tiny)._card([other, own]) == own
+    assert _worker(tiny)._card([{"id": "org/tiny"}])["id"] == "org/tiny"
+    assert _worker(tiny, served_model="big")._card([other, own]) == other
 
 
-def test_another_model_is_refused() -> None:
+def test_another_model_is_refused(tmp_path: Path) -> None:
     """What is served is named, and how to say that it is the same after all."""
     with pytest.raises(ServerError, match="serves big, and the checkpoint is tiny"):
-        _card(_Cards({"id": "big"}), _job())  # type: ignore[arg-type]
+        _worker(tmp_path / "tiny")._card([{"id": "big"}])
     with pytest.raises(ServerError, match="serves big, and no small"):
-        _card(_Cards({"id": "big"}), _job(served_model="small"))  # type: ignore[arg-type]
+        _worker(tmp_path / "tiny", served_model="small")._card([{"id": "big"}])
+
+
+def test_an_id_outside_the_vocabulary_is_never_sent(tmp_path: Path) -> None:
+    """There are engines that die of one."""
+    worker = _worker(tmp_path)
+    worker.check_ids([[0, 63]])
+    for ids in ([0, 64], [-1, 5]):
+        with pytest.raises(ServerError, match="outside the vocabulary of 64"):
+            worker.check_ids([[1], ids])
 
 
 # ---------------------------------------------------------------- the condition
@@ -219,10 +221,10 @@ def test_a_served_folder_with_other_weights_is_refused(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("own", "same", "other")]
     for folder, weights in zip(folders, (b"1", b"1", b"2"), strict=True):
         folder.mkdir()
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text('{"vocab_size": 64}')
         (folder / "model.safetensors").write_bytes(weights)
     own, same, other = folders
     for root in (own, same, tmp_path / "elsewhere"):
-        _check_weights(_Cards(), {"root": str(root)}, own)  # type: ignore[arg-type]
+        _worker(own).check_weights(root)
     with pytest.raises(ServerError, match=r"model\.safetensors is not the checkpoint's"):
-        _check_weights(_Cards(), {"root": str(other)}, own)  # type: ignore[arg-type]
+        _worker(own).check_weights(other)

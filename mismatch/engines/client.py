@@ -1,0 +1,111 @@
+"""What the clients of running servers share: which checkpoint is served, which ids may be sent, and
+many requests as one call. Runs in the guest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mismatch import wire
+from mismatch.engines.http import Server, ServerError
+
+#: No call hands over more than this at once, whatever `batch` says.
+MOST_UNDER_WAY = 256
+#: The variable that holds a server's key, where the condition names no other.
+KEY_ENV = "MISMATCH_API_KEY"
+
+
+class Client:
+    """One server, as a worker asks it.
+
+    request: the options of the capture under way. calls: how many requests were under way at once.
+    """
+
+    def __init__(self, job: wire.Job, events: wire.Events) -> None:
+        self.job, self.events = job, events
+        self.model = Path(job.model)
+        self.server = Server(job.options["url"], job.options.get("key_env", KEY_ENV))
+        self.vocabulary = _vocabulary(self.model)
+        self.request: dict[str, Any] = {}
+        self.path = ""
+        self.calls: set[int] = set()
+
+    def configure(self, options: dict[str, Any]) -> None:
+        self.request = options
+
+    @property
+    def topk(self) -> int:
+        return int(self.request.get("topk", 0))
+
+    def ask_all(self, path: str, bodies: Sequence[dict[str, Any]]) -> list[Any]:
+        """One call: every body's answer, in order."""
+        self.calls.add(len(bodies))
+        return self.server.post_all(path, bodies, MOST_UNDER_WAY, self.events.tick)
+
+    def check_ids(self, rows: Iterable[Sequence[int]]) -> None:
+        """No id outside the vocabulary is ever sent: there are engines that die of one."""
+        for ids in rows:
+            if self.vocabulary is not None and not 0 <= min(ids) <= max(ids) < self.vocabulary:
+                raise ServerError(f"an id is outside the vocabulary of {self.vocabulary}")
+
+    def check_room(self, prompts: Sequence[Sequence[int]], limit: int) -> None:
+        """Every prompt and what may be drawn after it, within the server's context."""
+        assert self.job.sampling is not None
+        more = self.job.sampling["max_tokens"]
+        for number, ids in enumerate(prompts, 1):
+            if len(ids) + more + 1 > limit:
+                raise ServerError(
+                    f"prompt {number} has {len(ids)} tokens: with --max-tokens {more} it needs "
+                    f"{len(ids) + more + 1} positions, and the server has {limit}"
+                )
+
+    def is_checkpoint(self, *names: Any) -> bool:
+        """Whether one of the server's names for what it serves ends as the checkpoint's folder."""
+        own = self.model.resolve().name
+        return own in (str(name or "").rstrip("/").rpartition("/")[2] for name in names)
+
+    def another(self, served: str) -> ServerError:
+        """What is served is not named like the checkpoint."""
+        return ServerError(
+            f"{self.server.url} serves {served}, and the checkpoint is "
+            f"{self.model.resolve().name}: if these are the same weights, say so with "
+            "served_model=NAME"
+        )
+
+    def check_weights(self, root: Any) -> None:
+        """Where the served folder lies on this machine too, its files must be the checkpoint's."""
+        folder = Path(str(root))
+        if not folder.is_dir() or folder.samefile(self.model):
+            return
+        for file in [self.model / "config.json", *sorted(self.model.glob("*.safetensors"))]:
+            served = folder / file.name
+            if not served.is_file() or _sha256(served) != _sha256(file):
+                raise ServerError(
+                    f"{self.server.url} serves {folder}, whose {file.name} is not the "
+                    f"checkpoint's: give --model {folder}, or serve the checkpoint"
+                )
+
+    def close(self) -> None:
+        self.server.close()
+
+
+def moved(settings: dict[str, float]) -> dict[str, float]:
+    """The sampler's settings that change anything."""
+    return {n: v for n, v in settings.items() if v != wire.NEUTRAL[n]}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _vocabulary(model: Path) -> int | None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        if isinstance(part.get("vocab_size"), int):
+            return int(part["vocab_size"])
+    return None
