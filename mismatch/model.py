@@ -29,6 +29,8 @@ LOGPROB_CEILING = 1e-4
 
 #: The boundary of a cell that this machine cannot run, and the words for one that had no ids.
 UNSUPPORTED = "unsupported"
+#: Between such a cell and its reason, in words.
+IS_UNSUPPORTED = " is unsupported: "
 NO_IDS = "there are no ids to replay: the rollout failed"
 
 

@@ -246,7 +246,9 @@ def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -
             dropped += len(sides[name]) - len(kept)
             sides[name] = kept
         if not dropped:
-            raise bad_study(path, f"exclude number {number} ({rule}) matches no condition")
+            known = ", ".join(c.spec for name in sides for c in sides[name])
+            what = f"exclude number {number} ({rule}) matches no condition"
+            raise bad_study(path, what, f" Conditions: {known}.")
     for name, left in sides.items():
         if not left:
             raise bad_study(path, f"the excludes leave no condition on the {name} side")
@@ -289,7 +291,9 @@ def one_condition(path: Path, pattern: str, conditions: Sequence[Condition]) -> 
     """The one condition of that id; an id may be written as a pattern that only it matches."""
     found = matching(path, pattern, conditions)
     if len(found) > 1:
-        raise bad_study(path, f"'{pattern}' matches {len(found)} conditions where one is meant")
+        ids = ", ".join(c.id for c in found)
+        what = f"'{pattern}' matches {len(found)} conditions where one is meant"
+        raise bad_study(path, what, f" They are {ids}.")
     return found[0]
 
 
@@ -338,10 +342,16 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
         if not made:
             at = f" on path {path}" if path else ""
             raise bad_study(
-                study.path, f"pair '{left}' against '{right}'{at} has nothing to compare"
+                study.path,
+                f"pair '{left}' against '{right}'{at} has nothing to compare",
+                f" Paths taken: {'; '.join(_taken(c, paths) for c in [*lefts, *rights])}.",
             )
         found += [e for e in made if e not in found]
     return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))
+
+
+def _taken(condition: Condition, paths: Mapping[str, Sequence[str]]) -> str:
+    return f"{condition.id} {', '.join(paths[condition.id])}"
 
 
 def default_pairs(

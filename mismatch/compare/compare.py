@@ -14,7 +14,7 @@ from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
 from mismatch.compare.semantics import sampling_check
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
-from mismatch.model import NO_IDS, PairSpec
+from mismatch.model import IS_UNSUPPORTED, NO_IDS, PairSpec
 
 SEED = 0
 
@@ -147,13 +147,16 @@ def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
     empty = measure(*_nothing())
     said = sorted((why_missing(root, t) for t in missing), key=lambda why: NO_IDS in why)
     reasons = [
-        {"rung": "capture", "verdict": "fail", "evidence": why, "todo": _RERUN} for why in said
+        {"rung": "capture", "verdict": "fail", "evidence": why, "todo": _todo(why)} for why in said
     ]
     element = _element(spec, empty, {}, "unknown")
     return {**element, "preflight": reasons}
 
 
-_RERUN = "Read the log under failed/, mend the cause, and run the same command again."
+def _todo(why: str) -> str:
+    if IS_UNSUPPORTED in why:
+        return "Take it on a machine that can (capture STUDY --only ID), in this output folder."
+    return "Read the log under failed/, mend the cause, and run the same command again."
 
 
 def _nothing() -> tuple[Aligned, dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mismatch import store
 from mismatch.compare.align import Tokens, read_tokens
-from mismatch.model import UNSUPPORTED
+from mismatch.model import IS_UNSUPPORTED, UNSUPPORTED
 
 
 class Traces:
@@ -42,7 +42,7 @@ def why_missing(root: Path, trace: str) -> str:
         return f"{trace} was never captured"
     found = store.read_json(error)
     if found["boundary"] == UNSUPPORTED:
-        return f"{trace} is unsupported: {found['message']}"
+        return f"{trace}{IS_UNSUPPORTED}{found['message']}"
     if found["type"] in OUR_WORDS:
         return f"{trace} failed at {found['boundary']}: {found['message']}"
     # An engine's own words may hold a path, a pid or a log line of this machine.

@@ -153,7 +153,7 @@ def _failed(failures: Sequence[tuple[str, str]]) -> str:
     if not failures:
         return ""
     rows = [[code(capture), escape(sentence)] for capture, sentence in failures]
-    return "### Captures that failed\n\n" + _table(("capture", "what happened"), rows)
+    return "### Captures that are missing\n\n" + _table(("capture", "what happened"), rows)
 
 
 def _checks(pairs: Sequence[Pair]) -> str:

@@ -32,6 +32,8 @@ def noise(pair: Pair) -> Noise:
 
 def _unbelievable(pair: Pair) -> Noise | None:
     if pair.failure is not None:
+        if pair.unsupported:
+            return Noise("unsupported", "broken", f"This machine cannot run it: {pair.failure}")
         return Noise("failed", "broken", f"The capture failed: {pair.failure}")
     if pair.nan_tokens or pair.inf_tokens:
         return Noise("no evidence", "broken", _not_finite(pair))

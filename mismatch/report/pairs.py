@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mismatch.model import IS_UNSUPPORTED
+
 #: metrics.md: fewer sequences than this and there is no interval.
 SEQUENCES_FOR_INTERVAL = 8
 
@@ -163,6 +165,12 @@ class Pair:
         """Why there are no tokens, when a capture failed; None otherwise."""
         failed = [c for c in self.checks if c.rung == "capture" and c.verdict == "fail"]
         return "; ".join(c.evidence for c in failed) if failed else None
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether nothing failed: the captures that are missing cannot run on this machine."""
+        missing = [c for c in self.checks if c.rung == "capture" and c.verdict == "fail"]
+        return bool(missing) and all(IS_UNSUPPORTED in c.evidence for c in missing)
 
     @property
     def failed_checks(self) -> list[Check]:

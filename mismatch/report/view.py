@@ -35,6 +35,7 @@ HEADLINES = {
     "check failed": "A check failed: this may not be numerics",
     "no evidence": "No evidence",
     "failed": "No evidence: the capture failed",
+    "unsupported": "No evidence: this machine cannot run it",
 }
 
 FLOORS = ("batch", "repeat")

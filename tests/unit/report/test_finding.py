@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from mismatch.report.noise import noise
+from mismatch.report.pairs import Pair
 from mismatch.report.tables import finding
 from tests.unit.report import runs
 from tests.unit.report.runs import failed_pair, inner_pair, pair, summary_of
@@ -164,3 +166,20 @@ def test_null_metrics_are_dashes_not_zeros() -> None:
     gap, noise, _ = lines(pair(metrics=runs.metrics(1e-3) | none, excess=none))
     assert "k3 = — nats" in gap
     assert noise.startswith("Noise: no evidence.")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "verdict"),
+    [
+        (["a/score-1 is unsupported: it needs a GPU"], "unsupported"),
+        (["a/score-1 is unsupported: it needs a GPU", "b/decode-1 failed at load"], "failed"),
+        (["b/decode-1 failed at load"], "failed"),
+    ],
+)
+def test_what_cannot_run_here_is_not_called_failed(reasons: list[str], verdict: str) -> None:
+    """A cell of another machine is unsupported; only what was tried has failed."""
+    checks = [
+        {"rung": "capture", "verdict": "fail", "evidence": why, "todo": ""} for why in reasons
+    ]
+    found = noise(Pair(runs.pair(tokens=0, preflight=checks)))
+    assert found.verdict == verdict and reasons[0] in found.reason
