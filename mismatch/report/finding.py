@@ -121,9 +121,15 @@ def _not_finite(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
 def _failed_checks(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
     for pair in rest:
         for check in pair.failed_checks:
-            said = f"the check '{check.rung}' failed on {pair.id}: {check.evidence.rstrip('.')}."
-            return f"{said} {check.todo}".rstrip()
+            said = f"the check '{check.rung}' failed on {_how_many(pairs)}{pair.id}: "
+            return f"{said}{check.evidence.rstrip('.')}. {check.todo}".rstrip()
     return ""
+
+
+def _how_many(pairs: Sequence[Pair]) -> str:
+    """Before the first pair that failed a check, where it is not alone."""
+    failed = sum(bool(p.failed_checks) for p in pairs)
+    return f"{failed} of {len(pairs)} pairs, among them " if failed > 1 else ""
 
 
 def _inside_one_engine(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:

@@ -88,8 +88,13 @@ def percent(found: Estimate) -> str:
     if found.value is None:
         return NONE
     if found.low is None or found.high is None:
-        return f"{100 * found.value:.1f}%"
-    return f"{100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+        return f"{_percent(found.value)}%"
+    return f"{_percent(found.value)}% [{_percent(found.low)}, {_percent(found.high)}]"
+
+
+def _percent(share: float) -> str:
+    """One digit; what rounds to nothing has no sign."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 HEAD = ("knob", "share of the gap", "alone", "interaction", "k3 alone (nats)", "rank")

@@ -183,3 +183,11 @@ def test_what_cannot_run_here_is_not_called_failed(reasons: list[str], verdict: 
     ]
     found = noise(Pair(runs.pair(tokens=0, preflight=checks)))
     assert found.verdict == verdict and reasons[0] in found.reason
+
+
+def test_how_many_pairs_failed_a_check_is_told() -> None:
+    """The headline speaks of one pair; that others failed a check must not be missed."""
+    check = {"rung": "sampling", "verdict": "fail", "evidence": "two distributions", "todo": ""}
+    bad = [pair(path, preflight=[check]) for path in ("rollout", "prefill")]
+    assert "failed on 2 of 3 pairs, among them" in lines(pair(), *bad)[2]
+    assert "among them" not in lines(pair(), bad[0])[2]
