@@ -90,7 +90,12 @@ def _write_tokenizer(folder: Path) -> None:
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t1"},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "t0", "unk_token": "t1"}
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "t0",
+        "unk_token": "t1",
+        "model_max_length": 256,  # without it sglang 0.5.15's server cannot tokenise
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     template = "{% for m in messages %}{{ m.content }} {% endfor %}t9"
     (folder / "chat_template.jinja").write_text(template)

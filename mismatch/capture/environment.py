@@ -213,7 +213,7 @@ def build(engine: Engine, say: Callable[[str], None]) -> Path:
     python = folder / "bin" / "python"
     with _locked(folder.with_suffix(".lock")):
         if not (folder / "READY").is_file():
-            say(f"building the environment of {engine.name} in {folder} (about 2 GB, a minute)")
+            say(f"building the environment of {engine.name} in {folder} (gigabytes, minutes)")
             _install(engine, folder)
             (folder / "READY").write_text("", encoding="utf-8")
         say(f"importing {engine.imports} there")

@@ -21,6 +21,8 @@ Notify = Callable[[dict[str, Any]], None]
 POLL_S = 0.05
 LOG_TAIL_LINES = 15
 COMPILED = "inductor"
+#: Modules beside the engines' folders that every guest gets.
+SHARED = ("guest", "client", "http", "observe", "tokens", "torchrun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +57,16 @@ def stage_guest(folder: Path, engine: str) -> Path:
     root = Path(mismatch.__file__).parent
     target = folder / "guest"
     shutil.rmtree(target, ignore_errors=True)
-    own = (root / "engines" / engine).glob("*.py")
+    folders = sorted({engine.removesuffix("_server"), engine})  # a client reads as its engine does
+    own = [p for f in folders for p in (root / "engines" / f).glob("*.py")]
     for name in (
         "wire.py",
-        "engines/guest.py",
-        "engines/client.py",
-        "engines/http.py",
-        "engines/observe.py",
-        "engines/space.py",
-        "engines/torchrun.py",
-        *(f"engines/{engine}/{p.name}" for p in own if p.stem not in ("engine", "__init__")),
+        *(f"engines/{shared}.py" for shared in SHARED),
+        *(str(p.relative_to(root)) for p in own if p.stem not in ("engine", "__init__")),
     ):
         (target / "mismatch" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, target / "mismatch" / name)
-    for package in ("", "engines", f"engines/{engine}"):
+    for package in ("", "engines", *(f"engines/{folder}" for folder in folders)):
         (target / "mismatch" / package / "__init__.py").touch()
     return target
 

@@ -6,13 +6,17 @@ from collections.abc import Collection
 
 from mismatch.engines.base import SHARED, Engine
 from mismatch.engines.hf.engine import ENGINE as HF
+from mismatch.engines.sglang.engine import ENGINE as SGLANG
+from mismatch.engines.sglang_server.engine import ENGINE as SGLANG_SERVER
 from mismatch.engines.toy.engine import ENGINE as TOY
 from mismatch.engines.vllm.engine import ENGINE as VLLM
 from mismatch.engines.vllm_server.engine import ENGINE as VLLM_SERVER
 from mismatch.errors import MismatchError, suggest
 from mismatch.model import Condition, OptionValue, split_spec
 
-ENGINES: dict[str, Engine] = {e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER)}
+ENGINES: dict[str, Engine] = {
+    e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER, SGLANG, SGLANG_SERVER)
+}
 
 
 def find(name: str) -> Engine:

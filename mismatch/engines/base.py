@@ -44,6 +44,16 @@ def visible_gpus(present: int) -> int:
     return min(usable, present)
 
 
+def split_cores(cores: list[int], ranks: int) -> str:
+    """Cores of each rank as CPU builds of vllm and sglang read them: [0, 1, 2, 3], 2 -> "0,1|2,3".
+
+    Left to themselves they want a NUMA node for each rank.
+    """
+    each = max(1, len(cores) // ranks)
+    groups = [cores[rank * each : (rank + 1) * each] for rank in range(ranks)]
+    return "|".join(",".join(map(str, group)) for group in groups)
+
+
 def _never(condition: Condition, machine: Machine) -> str | None:
     return None
 

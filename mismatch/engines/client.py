@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import wire
+from mismatch.engines import tokens
 from mismatch.engines.http import Server, ServerError
 
 #: No call hands over more than this at once, whatever `batch` says.
@@ -55,13 +56,7 @@ class Client:
     def check_room(self, prompts: Sequence[Sequence[int]], limit: int) -> None:
         """Every prompt and what may be drawn after it, within the server's context."""
         assert self.job.sampling is not None
-        more = self.job.sampling["max_tokens"]
-        for number, ids in enumerate(prompts, 1):
-            if len(ids) + more + 1 > limit:
-                raise ServerError(
-                    f"prompt {number} has {len(ids)} tokens: with --max-tokens {more} it needs "
-                    f"{len(ids) + more + 1} positions, and the server has {limit}"
-                )
+        tokens.check_room(prompts, self.job.sampling["max_tokens"], limit)
 
     def is_checkpoint(self, *names: Any) -> bool:
         """Whether one of the server's names for what it serves ends as the checkpoint's folder."""

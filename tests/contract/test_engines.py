@@ -26,13 +26,20 @@ CONDITIONS = {
     "toy": "toy:dtype=fp32",
     "hf": "hf:dtype=fp32,attention=eager",
     "vllm": "vllm:dtype=fp32,eager=true",
-    "vllm_server": "vllm_server",  # and the url of one that was started for the checkpoint
+    "sglang": "sglang:dtype=fp32",
+    # and the url of one that was started for the checkpoint
+    "vllm_server": "vllm_server",
+    "sglang_server": "sglang_server",
 }
 
-real = pytest.mark.real
+#: Which tests of an engine `make` runs where: its environment, or none.
+MARKS = {"toy": (), "sglang": pytest.mark.sglang, "sglang_server": pytest.mark.sglang}
 ENGINE_PARAMS = [
-    pytest.param(name, marks=() if name == "toy" else real, id=name) for name in ENGINES
+    pytest.param(name, marks=MARKS.get(name, pytest.mark.real), id=name) for name in ENGINES
 ]
+
+#: Engines that tokenise prompts with the checkpoint's own tokenizer.
+ENCODERS = ("vllm", "vllm_server", "sglang", "sglang_server")
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class Captured:
 
 def _spec(engine: str, model: Path, serve: Serve) -> str:
     """The engine's condition; of a server, with the address of a real one."""
-    return f"vllm:url={serve(model)}" if engine == "vllm_server" else CONDITIONS[engine]
+    served = engine.endswith("_server")
+    return f"{engine}:url={serve(engine, model)}" if served else CONDITIONS[engine]
 
 
 def _order(
@@ -108,11 +116,11 @@ def given_ids(
     request: pytest.FixtureRequest,
     attention: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    serve_vllm: Serve,
+    serve: Serve,
 ) -> Captured:
     """The engine's own replay of given ids with holes in the mask, on the attention model."""
     root = tmp_path_factory.mktemp(f"given-{request.param}")
-    spec = _spec(request.param, attention, serve_vllm)
+    spec = _spec(request.param, attention, serve)
     return _take(root, request.param, attention, _corpus_with_holes(), [], spec)
 
 
@@ -123,12 +131,12 @@ def rolled_out(
     request: pytest.FixtureRequest,
     attention: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    serve_vllm: Serve,
+    serve: Serve,
 ) -> Captured:
     """Prompts as ids rolled out and replayed on every path."""
     prompts = [{"token_ids": ids} for ids in known.sequences(10, 6)]
     root = tmp_path_factory.mktemp(f"rollout-{request.param}")
-    spec = _spec(request.param, attention, serve_vllm)
+    spec = _spec(request.param, attention, serve)
     return _take(root, request.param, attention, None, prompts, spec)
 
 
@@ -195,13 +203,13 @@ def _all_switches_off(engine: str, spec: str) -> str:
     return spec
 
 
-@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if p.id != "vllm_server"])
+@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if "_server" not in p.id])
 def test_a_switch_that_is_stated_as_off_can_be_sealed(
     engine: str, attention: Path, tmp_path: Path
 ) -> None:
     """Every switch an engine has is read back as false where it was asked to be false."""
     spec = _all_switches_off(engine, CONDITIONS[engine])
-    assert "entropy=false" in spec
+    assert "=false" in spec
     captured = _take(tmp_path, engine, attention, _corpus_with_holes(), [], spec)
     observed = captured.provenance(captured.names()[0])["facts"]["observed"]
     off = [name for name, value in parse_condition(spec).options.items() if value is False]
@@ -229,10 +237,9 @@ def test_rollout_prompts_are_kept_and_only_responses_scored(rolled_out: Captured
         assert not scored[: len(prompt)].any() and scored[len(prompt) :].all()
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("engine", ["vllm", "vllm_server"])
+@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if p.id in ENCODERS])
 def test_text_is_encoded_plainly_and_messages_with_the_template(
-    engine: str, attention: Path, tmp_path: Path, serve_vllm: Serve
+    engine: str, attention: Path, tmp_path: Path, serve: Serve
 ) -> None:
     """`prompt` gets no template; `messages` gets the chat template with its generation prompt."""
     prompts = [
@@ -240,7 +247,7 @@ def test_text_is_encoded_plainly_and_messages_with_the_template(
         {"messages": [{"role": "user", "content": "t5 t6"}]},
         {"token_ids": [11, 12]},
     ]
-    got = _take(tmp_path, engine, attention, None, prompts, _spec(engine, attention, serve_vllm))
+    got = _take(tmp_path, engine, attention, None, prompts, _spec(engine, attention, serve))
     heads = [
         ids[~scored].tolist()
         for ids, scored in zip(got.corpus.token_ids, got.corpus.scored, strict=True)
@@ -248,7 +255,7 @@ def test_text_is_encoded_plainly_and_messages_with_the_template(
     assert heads == [[5, 6, 7], [5, 6, 9], [11, 12]]
     tokenizer = got.provenance("rollout-1")["tokenizer"]
     assert tokenizer["add_special_tokens"]["prompt"] is True
-    assert tokenizer.get("template_sha256") or engine == "vllm_server"  # which does not show it
+    assert tokenizer.get("template_sha256") or "_server" in engine  # which does not show it
     texts = json.loads((tmp_path / "corpus" / got.corpus.sha / "texts.json").read_text())
     assert texts["5"] == "t5"
 
@@ -258,12 +265,12 @@ def test_text_is_encoded_plainly_and_messages_with_the_template(
 
 @pytest.mark.real
 def test_a_server_tells_what_it_is(
-    attention: Path, tmp_path: Path, serve_vllm: Serve, monkeypatch: pytest.MonkeyPatch
+    attention: Path, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version, model, cache and fingerprint of the server; the temperature is seen to be in no
     value; the key that was sent is nowhere in what is kept."""
     monkeypatch.setenv("MISMATCH_API_KEY", "sk-very-secret")
-    spec = f"vllm:url={serve_vllm(attention)},temperature=0.5,topk=3"
+    spec = f"vllm:url={serve('vllm_server', attention)},temperature=0.5,topk=3"
     prompts = [{"token_ids": ids} for ids in known.sequences(3, 6)]
     captured = _take(tmp_path, "vllm_server", attention, None, prompts, spec)
     facts = captured.provenance("rollout-1")["facts"]
@@ -279,11 +286,11 @@ def test_a_server_tells_what_it_is(
 
 @pytest.mark.real
 def test_a_server_that_replays_no_trace_fails_decode_alone(
-    attention: Path, tmp_path: Path, serve_vllm: Serve
+    attention: Path, tmp_path: Path, serve: Serve
 ) -> None:
     """Forced decode needs a switch of the server's; without it that capture fails with the server's
     own words, and its siblings are taken."""
-    condition = parse_condition(f"vllm:url={serve_vllm(attention)}")
+    condition = parse_condition(f"vllm:url={serve('vllm_server', attention)}")
     engine = ENGINES["vllm_server"]
     order = _order("vllm_server", attention, _corpus_with_holes(), [], condition.spec)
     wanted = plan.tasks(engine, condition, ["decode", "prefill"], 1, "none", 8)
@@ -296,12 +303,12 @@ def test_a_server_that_replays_no_trace_fails_decode_alone(
 @pytest.mark.real
 @pytest.mark.slow
 def test_a_guarded_server_of_processed_values(
-    attention: Path, tmp_path: Path, serve_vllm: Serve, monkeypatch: pytest.MonkeyPatch
+    attention: Path, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its key a server of another name is refused with what to do; with it, its processed
     values are seen to be scaled, and are those of the temperature that was asked."""
     more = ["--api-key", "sk-guard", "--logprobs-mode", "processed_logprobs"]
-    url = serve_vllm(attention, *more, "--served-model-name", "policy")
+    url = serve("vllm_server", attention, *more, "--served-model-name", "policy")
     spec, prompts = f"vllm:url={url},temperature=0.5", [{"token_ids": [5, 6, 7]}]
     said = []
     for root, key, served in (("a", "", ""), ("b", "sk-guard", ",served_model=other")):

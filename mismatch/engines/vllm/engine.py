@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine, Machine
+from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine, Machine, split_cores
 from mismatch.engines.vllm import refusals
 from mismatch.model import Condition, Option
 
@@ -27,21 +27,10 @@ def environment(condition: Condition) -> dict[str, str]:
     }
     ranks = refusals.ranks(condition.options)
     if ranks > 1 and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        cores = sorted(os.sched_getaffinity(0))
-        given["VLLM_CPU_OMP_THREADS_BIND"] = split_cores(cores, ranks)
+        given["VLLM_CPU_OMP_THREADS_BIND"] = split_cores(sorted(os.sched_getaffinity(0)), ranks)
     if "batch_invariant" in condition.options:
         given["VLLM_BATCH_INVARIANT"] = str(int(condition.options["batch_invariant"] is True))
     return given
-
-
-def split_cores(cores: list[int], ranks: int) -> str:
-    """Cores of each rank as a CPU build of vllm reads them: [0, 1, 2, 3], 2 -> "0,1|2,3".
-
-    Left to itself it wants a NUMA node for each rank.
-    """
-    each = max(1, len(cores) // ranks)
-    groups = [cores[rank * each : (rank + 1) * each] for rank in range(ranks)]
-    return "|".join(",".join(map(str, group)) for group in groups)
 
 
 #: What needs an engine of its own.

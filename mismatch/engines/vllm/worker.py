@@ -6,7 +6,6 @@ from them, is sent to every rank (with tp=1 that is this process too).
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mismatch import wire
-from mismatch.engines import observe, space
-from mismatch.engines.vllm import arguments, requests
+from mismatch.engines import observe, tokens
+from mismatch.engines.vllm import arguments, requests, space
 
 
 class Worker:
@@ -53,35 +52,14 @@ class Worker:
     # ------------------------------------------------------------ tokens
 
     def encode(self, prompts: list[dict[str, Any]]) -> tuple[list[list[int]], dict[str, Any]]:
-        """Text without a template, messages with it and its generation prompt, ids as they are."""
-        tokenizer = self.llm.get_tokenizer()
-        template = getattr(tokenizer, "chat_template", None)
-        about = {
-            "class": type(tokenizer).__name__,
-            "vocabulary": len(tokenizer),
-            "template_sha256": hashlib.sha256(str(template).encode()).hexdigest()
-            if template
-            else None,
-            "add_special_tokens": {"prompt": True, "messages": False},
-        }
-        ids = [_encode_one(tokenizer, prompt) for prompt in prompts]
-        self._check_room(ids)
-        return ids, about
-
-    def _check_room(self, prompts: list[list[int]]) -> None:
+        ids, about = tokens.encode(self.llm.get_tokenizer(), prompts)
         assert self.job.sampling is not None
         limit = self.llm.llm_engine.vllm_config.model_config.max_model_len
-        for number, ids in enumerate(prompts, 1):
-            need = len(ids) + self.job.sampling["max_tokens"] + 1
-            if need > limit:
-                raise ValueError(
-                    f"prompt {number} has {len(ids)} tokens: with --max-tokens "
-                    f"{self.job.sampling['max_tokens']} it needs {need} positions of {limit}"
-                )
+        tokens.check_room(ids, self.job.sampling["max_tokens"], limit)
+        return ids, about
 
     def texts(self, ids: list[int]) -> list[str]:
-        tokenizer = self.llm.get_tokenizer()
-        return [tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+        return tokens.texts(self.llm.get_tokenizer(), ids)
 
     # ------------------------------------------------------------ the three paths
 
@@ -237,17 +215,6 @@ class Worker:
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()
-
-
-def _encode_one(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
-    if "token_ids" in prompt:
-        return list(prompt["token_ids"])
-    if "prompt" in prompt:
-        return list(tokenizer.encode(prompt["prompt"], add_special_tokens=True))
-    encoded = tokenizer.apply_chat_template(
-        prompt["messages"], add_generation_prompt=True, tokenize=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
 
 
 def _progress(events: wire.Events) -> Callable[..., Any]:

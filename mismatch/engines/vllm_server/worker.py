@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mismatch import wire
-from mismatch.engines import observe, space
+from mismatch.engines import observe
 from mismatch.engines.client import MOST_UNDER_WAY, Client, moved
 from mismatch.engines.http import ServerError, need
+from mismatch.engines.vllm import space
 from mismatch.engines.vllm_server import answers
 
 

@@ -66,7 +66,7 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
         "mismatch/engines/guest.py",
         "mismatch/engines/http.py",
         "mismatch/engines/observe.py",
-        "mismatch/engines/space.py",
+        "mismatch/engines/tokens.py",
         "mismatch/engines/torchrun.py",
         "mismatch/engines/toy/worker.py",
     }

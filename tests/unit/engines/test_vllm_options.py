@@ -11,9 +11,9 @@ import pytest
 
 from mismatch import wire
 from mismatch.engines import parse_condition
-from mismatch.engines.base import Machine
+from mismatch.engines.base import Machine, split_cores
 from mismatch.engines.vllm import arguments
-from mismatch.engines.vllm.engine import ENGINE, split_cores
+from mismatch.engines.vllm.engine import ENGINE
 from mismatch.errors import MismatchError
 
 CPU, GPU = Machine(gpus=0, cpus=2), Machine(gpus=2, cpus=8)

@@ -14,22 +14,6 @@ from mismatch.engines.vllm import requests
 from mismatch.engines.vllm import worker as module
 
 
-class _Tokenizer:
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        assert add_special_tokens
-        return [1, 2]
-
-    def apply_chat_template(self, messages: Any, **flags: Any) -> dict[str, list[int]]:
-        assert flags["add_generation_prompt"] and flags["tokenize"]
-        return {"input_ids": [7]}
-
-
-def test_prompts_are_encoded_by_their_kind() -> None:
-    """Text gets no template, messages get it, ids pass through."""
-    kinds = [{"prompt": "x"}, {"messages": [{"role": "user", "content": "x"}]}, {"token_ids": [3]}]
-    assert [module._encode_one(_Tokenizer(), k) for k in kinds] == [[1, 2], [7], [3]]
-
-
 class _Engine:
     """Answers every request with forced or made-up ids, and keeps what it was asked."""
 
