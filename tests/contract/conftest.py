@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -33,7 +34,8 @@ SERVERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "sglang_server": (
         "sglang",
         "sglang.launch_server --dtype float32 --device cpu --attention-backend torch_native "
-        "--disable-cuda-graph --grammar-backend none --max-total-tokens 16384 --model-path",
+        "--disable-cuda-graph --grammar-backend none --max-total-tokens 16384 --sleep-on-idle "
+        "--model-path",
         {"SGLANG_USE_CPU_ENGINE": "1"},
     ),
 }
@@ -52,7 +54,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
     yield serve
     for _, process in running.values():
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a test may have ended it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

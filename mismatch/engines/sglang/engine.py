@@ -19,6 +19,8 @@ def environment(condition: Condition) -> dict[str, str]:
     given: dict[str, str] = {}
     if not this_machine().gpus:
         given["SGLANG_USE_CPU_ENGINE"] = "1"
+        # torch's CUDA build brings a NCCL that loads here and cannot run: ranks would die of it.
+        given["SGLANG_NCCL_SO_PATH"] = "there-is-no-gpu"
     ranks = int(condition.options.get("tp", 1))
     if ranks > 1 and "SGLANG_CPU_OMP_THREADS_BIND" not in os.environ:
         given["SGLANG_CPU_OMP_THREADS_BIND"] = split_cores(sorted(os.sched_getaffinity(0)), ranks)
@@ -74,6 +76,8 @@ ENGINE = Engine(
     distributions=("sglang", "sglang-kernel", "sgl-kernel", "torch", "transformers", "tokenizers"),
     requirements=Path(__file__).parent / "requirements.txt",
     batch=None,
+    # A prompt is scored by a request that also generates one token.
+    extra_positions={"prefill": 1},
     observed=tuple(name for name in (*LOAD, *REQUEST) if name != "batch"),
     refuse=refuse,
     environment=environment,

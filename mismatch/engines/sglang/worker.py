@@ -132,11 +132,13 @@ class Worker:
         return values
 
     def _prefill(self, rows: list[list[int]], asked: list[np.ndarray | None]) -> list[wire.Values]:
-        """The whole sequence as a prompt, and nothing generated."""
+        """The whole sequence as a prompt; the one token it generates is thrown away (nothing
+        generated, nothing sampled: its settings would be seen by nobody).
+        """
         more: dict[str, Any] = {"logprob_start_len": 0}
         if any(ids is not None for ids in asked):
             more["token_ids_logprob"] = [None if i is None else answers.given(i) for i in asked]
-        said = self._generate(rows, [{"max_new_tokens": 0}] * len(rows), **more)
+        said = self._generate(rows, [{"max_new_tokens": 1}] * len(rows), **more)
         vocabulary = int(self.config.vocab_size)
         return [
             answers.prompted(answer, ids, vocabulary, self.topk, wanted)
