@@ -9,13 +9,14 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from mismatch.errors import MismatchError, suggest
 
-OptionValue = str | int | float | bool
+OptionValue = str | int | float | bool | Path
 Side = Literal["train", "infer"]
 Floor = Literal["none", "batch"]
 
@@ -78,13 +79,19 @@ class Condition:
 
 
 def option_text(value: OptionValue) -> str:
-    """An option's value as the command line writes it."""
+    """An option's value as the command line writes it; of a file its name, as where it lies is one
+    machine's affair.
+    """
+    if isinstance(value, Path):
+        return value.name
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _word(name: str, value: OptionValue) -> str:
+    if isinstance(value, Path):
+        return value.stem
     if name in ("dtype", "attention"):
         return str(value)
     if isinstance(value, bool):
@@ -120,7 +127,7 @@ class Option:
     hidden: a wrong value may hold a secret, so that no error repeats it.
     """
 
-    kind: Literal["str", "int", "float", "bool", "batch"]
+    kind: Literal["str", "int", "float", "bool", "batch", "path"]
     help: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
@@ -140,6 +147,8 @@ class Option:
             if raw not in ("true", "false"):
                 raise self._bad(name, raw)
             return raw == "true"
+        if self.kind == "path":
+            return Path(raw)
         if self.kind == "str" or (self.kind == "batch" and raw == "all"):
             if self.pattern and not re.fullmatch(self.pattern, raw):
                 raise self._bad(name, raw)
@@ -178,6 +187,7 @@ class Option:
         words = {
             "bool": "true|false",
             "str": "text",
+            "path": "a path",
             "int": whole,
             "float": f"a number{lowest}{highest}",
         }

@@ -212,7 +212,7 @@ def _side(path: Path, side: Side, raw: _File) -> tuple[Condition, ...]:
     tables = given if isinstance(given, list) else [given]
     made = [c for number, axes in enumerate(tables, 1) for c in _product(path, side, number, axes)]
     for extra in (c for c in raw.condition if c.side == side):
-        made.append(replace(parse_condition(extra.spec), name=extra.id))
+        made.append(replace(parse_condition(extra.spec, path.parent), name=extra.id))
     if not made:
         raise bad_study(path, f"it has no condition on the {side} side", f" Add a [{side}] table.")
     return tuple(made)
@@ -230,7 +230,9 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
         choices = given if isinstance(given, list) else [given]
         if not choices:
             raise bad_study(path, f"axis {option} of [{side}] has no value")
-        values[option] = [parse_option(engine, option, option_text(value)) for value in choices]
+        values[option] = [
+            parse_option(engine, option, option_text(value), path.parent) for value in choices
+        ]
     for chosen in itertools.product(*values.values()):
         yield Condition(engine.name, dict(zip(values, chosen, strict=True)))
 

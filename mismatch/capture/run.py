@@ -70,11 +70,12 @@ def take(root: Path, order: Order, notify: launch.Notify) -> Corpus | None:
 
 
 def _staging(root: Path, order: Order) -> Path:
-    """Where a load's guest works; a load of the other side, or in another interpreter, may have the
-    same options.
+    """Where a load's guest works; a load of the other side, in another interpreter or of another
+    file of the same name, may have the same options.
     """
-    side, python = side_of(order.tasks[0].capture.path), order.load.options.get("python")
-    other = f"-{store.text_digest(str(python))[:6]}" if python else ""
+    side, options = side_of(order.tasks[0].capture.path), order.load.options
+    places = [str(options[name]) for name in ("python", "file") if name in options]
+    other = f"-{store.text_digest(' '.join(places))[:6]}" if places else ""
     return store.inside(root, ".work", f"{side}-{order.load.id}{other}")
 
 
@@ -129,13 +130,15 @@ def _take_all(
 
 
 def _keep_one_maker(staging: Path, order: Order, python: Path, versions: Mapping[str, str]) -> None:
-    """Calls are never resumed by another interpreter, other versions of its libraries or under
-    other switches: such a capture would be neither's.
+    """Calls are never resumed by another interpreter, other versions of its libraries, other code
+    of the user's or under other switches: such a capture would be neither's.
     """
     switches = {**observe.read_switches(), **order.engine.environment(order.load)}
     maker = store.dump_json({"python": str(python), "versions": versions, "switches": switches})
-    note = staging / "maker.json"
-    if note.is_file() and note.read_text(encoding="utf-8") != maker:
+    note, gave = staging / "maker.json", staging / "identity.json"
+    code = wire.read_json(gave) if gave.is_file() else {}
+    other = note.is_file() and note.read_text(encoding="utf-8") != maker
+    if other or order.engine.changed(order.load, code):
         shutil.rmtree(staging)
         staging.mkdir()
     note.write_text(maker, encoding="utf-8")
@@ -218,7 +221,11 @@ def _stage(staging: Path, order: Order, todo: list[Task]) -> None:
     job = wire.Job(
         engine=order.engine.name,
         model=str(order.checkpoint.path),
-        options={k: v for k, v in loads.items() if not k.startswith("arg.") and k not in SHARED},
+        options={
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in loads.items()
+            if not k.startswith("arg.") and k not in SHARED
+        },
         captures=[order.call_plan(task) for task in todo],
         trust_remote_code=order.trust_remote_code,
         sampling=sampling,
@@ -298,7 +305,7 @@ def _seal_finished(
             continue
         done.add(task.trace)
         try:
-            _check_one_server(root, order, plan, staging)
+            _check_one_source(root, order, plan, staging)
             seal.seal_trace(root, staging, order.engine, task, plan, order.corpus, origin)
         except seal.SealRefused as reason:
             _store_failure(root, staging, task, launch.Failure("seal", "SealRefused", str(reason)))
@@ -308,17 +315,23 @@ def _seal_finished(
     return done
 
 
-def _check_one_server(root: Path, order: Order, plan: wire.CallPlan, staging: Path) -> None:
-    """The captures of a load are each other's floors: they must come from one server."""
-    now = wire.read_json(wire.facts_path(staging, plan.name)).get("server", {}).get("fingerprints")
-    for task in (t for t in order.tasks if now and _sealed(root, t)):
-        facts = store.read_provenance(store.trace_folder(root, task.trace))["facts"]
-        then = facts.get("server", {}).get("fingerprints")
-        if then and then != now:
-            raise seal.SealRefused(
-                f"{task.trace} came from another server ({then}, now {now}): run again in a new "
-                "folder"
-            )
+#: What may change behind a condition, in words, and the fact that tells one from the next.
+SOURCES = (("another server", "server", "fingerprints"), ("other code", "code", "digest"))
+
+
+def _check_one_source(root: Path, order: Order, plan: wire.CallPlan, staging: Path) -> None:
+    """The captures of a load are each other's floors: they must come from one server, or from one
+    state of the user's own code.
+    """
+    now = wire.read_json(wire.facts_path(staging, plan.name))
+    for task in (t for t in order.tasks if _sealed(root, t)):
+        then = store.read_provenance(store.trace_folder(root, task.trace))["facts"]
+        for other, fact, mark in SOURCES:
+            one, two = ((facts.get(fact) or {}).get(mark) for facts in (then, now))
+            if one and two and one != two:
+                raise seal.SealRefused(
+                    f"{task.trace} came from {other} ({one}, now {two}): run again in a new folder"
+                )
 
 
 def _save_texts(root: Path, staging: Path, corpus: Corpus | None) -> None:

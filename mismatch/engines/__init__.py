@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from pathlib import Path
 
 from mismatch.engines.base import SHARED, Engine
 from mismatch.engines.hf.engine import ENGINE as HF
+from mismatch.engines.python.engine import ENGINE as PYTHON
 from mismatch.engines.sglang.engine import ENGINE as SGLANG
 from mismatch.engines.sglang_server.engine import ENGINE as SGLANG_SERVER
 from mismatch.engines.toy.engine import ENGINE as TOY
@@ -15,7 +18,7 @@ from mismatch.errors import MismatchError, suggest
 from mismatch.model import Condition, OptionValue, split_spec
 
 ENGINES: dict[str, Engine] = {
-    e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER, SGLANG, SGLANG_SERVER)
+    e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER, SGLANG, SGLANG_SERVER, PYTHON)
 }
 
 
@@ -29,11 +32,14 @@ def find(name: str) -> Engine:
     return ENGINES[name]
 
 
-def parse_condition(text: str) -> Condition:
-    """`hf:dtype=bf16,attention=sdpa` -> a Condition whose options the engine knows."""
+def parse_condition(text: str, base: Path = Path()) -> Condition:
+    """`hf:dtype=bf16,attention=sdpa` -> a Condition whose options the engine knows.
+
+    base: the folder that relative paths start from; where the user stands, or a study file's.
+    """
     name, raw = split_spec(text)
     engine = find_for(name, raw)
-    return Condition(engine.name, {k: parse_option(engine, k, v) for k, v in raw.items()})
+    return Condition(engine.name, {k: parse_option(engine, k, v, base) for k, v in raw.items()})
 
 
 def find_for(name: str, options: Collection[str]) -> Engine:
@@ -42,7 +48,7 @@ def find_for(name: str, options: Collection[str]) -> Engine:
     return served if served and "url" in options else find(name)
 
 
-def parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
+def parse_option(engine: Engine, name: str, raw: str, base: Path = Path()) -> OptionValue:
     """One option's text -> its value; else an error that names what the engine takes."""
     if name.startswith("arg.") and name != "arg.":
         return _plain(raw)
@@ -56,7 +62,8 @@ def parse_option(engine: Engine, name: str, raw: str) -> OptionValue:
             known=", ".join(sorted(options)),
             hint_extra=suggest(name, options),
         )
-    return option.parse(f"{name} of {engine.name}", raw)
+    value = option.parse(f"{name} of {engine.name}", raw)
+    return Path(os.path.abspath(base / value)) if isinstance(value, Path) else value
 
 
 def _plain(raw: str) -> OptionValue:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mismatch import wire
 from mismatch.model import Condition, Option, OptionValue
@@ -60,6 +61,10 @@ def _never(condition: Condition, machine: Machine) -> str | None:
 
 def _no_environment(condition: Condition) -> dict[str, str]:
     return {}
+
+
+def _unchanged(condition: Condition, code: Mapping[str, Any]) -> str | None:
+    return None
 
 
 def _one_rank(condition: Condition) -> int:
@@ -120,6 +125,7 @@ class Engine:
     extra_positions: path -> positions an engine needs beyond the sequence's own length.
     observed: options that `facts()["observed"]` must confirm whenever they were given.
     ranks: processes that torchrun must start (an engine that starts its own has 1).
+    changed: why code of the user's own (`facts()["code"]` of a capture) is not what lies there now.
     """
 
     name: str
@@ -137,6 +143,7 @@ class Engine:
     refuse: Callable[[Condition, Machine], str | None] = _never
     environment: Callable[[Condition], dict[str, str]] = _no_environment
     ranks: Callable[[Condition], int] = _one_rank
+    changed: Callable[[Condition, Mapping[str, Any]], str | None] = _unchanged
 
     @property
     def default_paths(self) -> frozenset[str]:

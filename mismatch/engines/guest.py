@@ -16,7 +16,8 @@ A Worker is what an engine folder's worker.py provides:
                                     too (where the engine can and top-k is captured)
     texts(ids)                   -> the text of each id
     facts()                      what was observed, read from the live engine, never from the job
-    identity()                   a server's alone: what tells it from another one at its address
+    identity()                   of a server or of the user's own code: what tells it from another
+                                    one at the same address
     close()
 
 An engine of several ranks runs this loop in each of them; rank 0 alone writes, except that the
@@ -97,7 +98,7 @@ def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None
     module = importlib.import_module(f"mismatch.engines.{job.engine}.worker")
     worker = module.Worker(job, events)
     worker.load()
-    _keep_one_server(folder, worker)
+    _keep_one_source(folder, worker)
     prompts: list[np.ndarray] = []
     if job.sampling is not None:
         stage.enter("encode")
@@ -111,16 +112,18 @@ def _run(folder: Path, job: wire.Job, events: wire.Events, stage: Stage) -> None
     stage.enter("done")
 
 
-def _keep_one_server(folder: Path, worker: Any) -> None:
-    """What a resume adds must come from what gave the rest; a server may have been restarted."""
+def _keep_one_source(folder: Path, worker: Any) -> None:
+    """What a resume adds must come from what gave the rest: a server may have been restarted, a
+    plug-in installed anew.
+    """
     if not hasattr(worker, "identity"):
         return
-    note, now = folder / "server.json", worker.identity()
+    note, now = folder / "identity.json", worker.identity()
     then = wire.read_json(note) if note.is_file() else now
     if then != now:
         raise ValueError(
-            f"the server is not the one that gave what is kept of this run (then {then}, now "
-            f"{now}): run again in a new folder"
+            f"the server or code is not the one that gave what is kept of this run (then {then}, "
+            f"now {now}): run again in a new folder"
         )
     wire.write_json(note, now)
 

@@ -121,6 +121,19 @@ class Request:
             if not all(store.is_sealed(store.trace_folder(out, t.trace)) for t in self.tasks(cell)):
                 environment.interpreter(find(cell.condition.engine), cell.condition)
 
+    def check_code(self, out: Path) -> None:
+        """Refuse a folder that holds captures of other code of the user's than lies there now."""
+        for cell in (c for c in self.cells if not c.refused):
+            changed = find(cell.condition.engine).changed
+            for task in self.tasks(cell):
+                folder = store.trace_folder(out, task.trace)
+                if not store.is_sealed(folder):
+                    continue
+                code = store.read_provenance(folder)["facts"].get("code") or {}
+                if reason := changed(cell.condition, code):
+                    said = f"{task.trace} was taken with other code: {reason}"
+                    raise MismatchError("out-not-ours", folder=out, reason=said)
+
 
 def refusal(condition: Condition) -> str | None:
     """Why this machine cannot run a condition; None where it can."""

@@ -23,6 +23,7 @@ def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     request.check()
     for reason in refused_corners(request, out):
         raise reason
+    request.check_code(out)
     request.check_engines(request.cells, out)
     with claimed(out, request.asked, request.pairs, request.attributions) as root:
         for cell in (c for c in request.cells if c.refused):
@@ -50,6 +51,7 @@ def refused_corners(request: Request, out: Path) -> Iterator[MismatchError]:
 def capture(request: Request, cells: tuple[Cell, ...], out: Path, notify: Notify) -> Path:
     """Take the captures of some cells and compare nothing: machines share a study this way."""
     request.check()
+    request.check_code(out)
     request.check_engines(cells, out)
     for cell in (c for c in cells if c.refused):
         raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
@@ -79,7 +81,8 @@ def orders(request: Request, cells: tuple[Cell, ...]) -> list[captures.Order]:
     loads: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in (c for c in cells if not c.refused):
         load = find(cell.condition.engine).load_of(cell.condition)
-        key = (cell.side, load.spec, load.options.get("python"))
+        # The text of a condition leaves out where its interpreter and its file lie.
+        key = (cell.side, load.spec, *(load.options.get(name) for name in ("python", "file")))
         loads.setdefault(key, []).append(cell)
     return [_order(request, gathered) for gathered in loads.values()]
 

@@ -16,6 +16,10 @@ def _told(**server: Any) -> dict[str, Any]:
     return {"server": server} if server else {}
 
 
+def _code(digest: str) -> dict[str, Any]:
+    return {"code": {"digest": digest}}
+
+
 @pytest.mark.parametrize(
     ("then", "now", "refused"),
     [
@@ -23,13 +27,15 @@ def _told(**server: Any) -> dict[str, Any]:
         (_told(fingerprints=["a"]), _told(fingerprints=["b"]), True),
         (_told(fingerprints=[]), _told(fingerprints=["b"]), False),
         (_told(), _told(), False),
+        (_code("a"), _code("a"), False),
+        (_code("a"), _code("b"), True),
     ],
 )
-def test_captures_of_one_load_come_from_one_server(
+def test_captures_of_one_load_come_from_one_source(
     tmp_path: Path, then: dict[str, Any], now: dict[str, Any], refused: bool
 ) -> None:
-    """They are each other's floors: one taken from a server of another configuration is no trace;
-    an engine that tells no fingerprint is not held to one."""
+    """They are each other's floors: one taken from a server of another configuration, or with other
+    code, is no trace; an engine that tells no fingerprint is not held to one."""
     root, staging, trace = tmp_path / "root", tmp_path / "staging", "c/prefill-1"
     plan = wire.CallPlan("c/prefill-batch", "prefill", [[0]])
     provenance = store.dump_json({"facts": then})
@@ -42,7 +48,7 @@ def test_captures_of_one_load_come_from_one_server(
     wire.write_json(wire.facts_path(staging, plan.name), now)
     order: Any = SimpleNamespace(tasks=[SimpleNamespace(trace=trace)])
     if refused:
-        with pytest.raises(seal.SealRefused, match="another server"):
-            run._check_one_server(root, order, plan, staging)
+        with pytest.raises(seal.SealRefused, match=r"came from (another server|other code)"):
+            run._check_one_source(root, order, plan, staging)
     else:
-        run._check_one_server(root, order, plan, staging)
+        run._check_one_source(root, order, plan, staging)

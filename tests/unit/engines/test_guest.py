@@ -40,9 +40,9 @@ class _Server:
 def test_a_resume_asks_the_same_server(tmp_path: Path) -> None:
     """What one server gave is never completed by another at its address; an engine of our own needs
     no such note."""
-    guest._keep_one_server(tmp_path, object())
+    guest._keep_one_source(tmp_path, object())
     assert not list(tmp_path.iterdir())
     for _ in range(2):
-        guest._keep_one_server(tmp_path, _Server("a"))
+        guest._keep_one_source(tmp_path, _Server("a"))
     with pytest.raises(ValueError, match="not the one that gave what is kept"):
-        guest._keep_one_server(tmp_path, _Server("b"))
+        guest._keep_one_source(tmp_path, _Server("b"))
