@@ -119,7 +119,8 @@ def _keep_one_source(folder: Path, worker: Any) -> None:
     if not hasattr(worker, "identity"):
         return
     note, now = folder / "identity.json", worker.identity()
-    then = wire.read_json(note) if note.is_file() else now
+    kept = note.is_file() and any((folder / "parts").rglob("*.npz"))
+    then = wire.read_json(note) if kept else now
     if then != now:
         raise ValueError(
             f"the server or code is not the one that gave what is kept of this run (then {then}, "

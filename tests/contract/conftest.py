@@ -1,9 +1,10 @@
-"""Real servers, started once a model and ended with the session."""
+"""Real servers, started once a model and ended with the session; installed plug-ins."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from mismatch.capture import environment
 from mismatch.engines import ENGINES, parse_condition
 
 START_LIMIT_S = 300
+ROOT = Path(__file__).parents[2]
 
 Serve = Callable[..., str]
+OwnCode = Callable[[str], str]
 
 
 #: How each server is started for a checkpoint: the engine in whose environment it runs, its
@@ -94,3 +97,51 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/health", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
+
+
+# ---------------------------------------------------------------- the user's own code
+
+
+def built_python() -> Path:
+    """The interpreter of the built environment that has torch and transformers."""
+    return environment.interpreter(ENGINES["hf"], parse_condition("hf"))[0]
+
+
+def environment_on(folder: Path) -> Path:
+    """The interpreter of a fresh environment that sees all of the built one, which is left alone."""
+    built = built_python()
+    subprocess.run([str(built), "-m", "venv", "--without-pip", str(folder)], check=True)
+    (there,) = built.parents[1].glob("lib/python*/site-packages")
+    (here,) = folder.glob("lib/python*/site-packages")
+    (here / "built.pth").write_text(f"{there}\n")
+    return folder / "bin" / "python"
+
+
+def install(python: Path, *words: str) -> None:
+    """uv pip install, without what the packages require: the built environment has it."""
+    command = [environment._uv(), "pip", "install", "--python", str(python), "--no-deps", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def plugin_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment in which the example package is installed."""
+    folder = tmp_path_factory.mktemp("plugin")
+    package = shutil.copytree(ROOT / "tests" / "plugins" / "known_trainer", folder / "package")
+    python = environment_on(folder / "env")
+    install(python, "--no-build-isolation", str(package))
+    return python
+
+
+@pytest.fixture(scope="session")
+def own_code(request: pytest.FixtureRequest) -> OwnCode:
+    """`python`: the shipped example that wraps a torch module; `plugin`: the installed package."""
+
+    def spec(name: str) -> str:
+        if name == "plugin":
+            return f"python:plugin=plain-llama,python={request.getfixturevalue('plugin_python')}"
+        file = ROOT / "examples" / "torch_module.py"
+        return f"python:file={file},object=Scorer,python={built_python()}"
+
+    return spec

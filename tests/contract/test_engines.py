@@ -17,7 +17,7 @@ from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import this_machine
 from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
-from tests.contract.conftest import Serve
+from tests.contract.conftest import OwnCode, Serve
 
 # float32 in the engines, float64 in the closed form.
 TOLERANCE_NATS = 5e-4
@@ -30,6 +30,7 @@ CONDITIONS = {
     # and the url of one that was started for the checkpoint
     "vllm_server": "vllm_server",
     "sglang_server": "sglang_server",
+    "python": "python",  # and a file or a plug-in, in an interpreter that has torch
 }
 
 #: Which tests of an engine `make` runs where: its environment, or none.
@@ -111,15 +112,23 @@ def _corpus_with_holes() -> Corpus:
     return make_corpus(rows)
 
 
-@pytest.fixture(scope="session", params=ENGINE_PARAMS)
+#: The user's own code takes part twice: a file, and the example package, installed.
+PLUGIN = pytest.param("plugin", marks=real, id="plugin")
+
+
+@pytest.fixture(scope="session", params=[*ENGINE_PARAMS, PLUGIN])
 def given_ids(
     request: pytest.FixtureRequest,
     attention: Path,
     tmp_path_factory: pytest.TempPathFactory,
     serve: Serve,
+    own_code: OwnCode,
 ) -> Captured:
     """The engine's own replay of given ids with holes in the mask, on the attention model."""
     root = tmp_path_factory.mktemp(f"given-{request.param}")
+    if request.param in ("python", "plugin"):
+        corpus, spec = _corpus_with_holes(), own_code(request.param)
+        return _take(root, "python", attention, corpus, [], spec)
     spec = _spec(request.param, attention, serve)
     return _take(root, request.param, attention, _corpus_with_holes(), [], spec)
 
@@ -185,9 +194,9 @@ def test_a_repeat_is_bit_equal(given_ids: Captured) -> None:
 def test_facts_name_what_ran(given_ids: Captured) -> None:
     """Versions of the engine's own interpreter, the device, and the space of the values. (That the
     facts confirm the condition is proven when a trace is sealed.)"""
-    facts = given_ids.provenance(given_ids.names()[0])["facts"]
-    engine = ENGINES[given_ids.condition_id.split("-")[0]]
-    _, there = environment.interpreter(engine, parse_condition(CONDITIONS[engine.name]))
+    provenance = given_ids.provenance(given_ids.names()[0])
+    facts, engine = provenance["facts"], ENGINES[provenance["engine"]]
+    there = environment.probe(Path(provenance["interpreter"]), engine).versions
     assert len(there) > 1 or engine.imports is None
     assert {n: facts["versions"].get(n) for n in there} == there
     assert facts["device"] and facts["logprob_space"] and facts["scored_as"] == {}
@@ -203,7 +212,11 @@ def _all_switches_off(engine: str, spec: str) -> str:
     return spec
 
 
-@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if "_server" not in p.id])
+#: Engines without a switch of their own.
+NO_SWITCHES = ("vllm_server", "sglang_server", "python")
+
+
+@pytest.mark.parametrize("engine", [p for p in ENGINE_PARAMS if p.id not in NO_SWITCHES])
 def test_a_switch_that_is_stated_as_off_can_be_sealed(
     engine: str, attention: Path, tmp_path: Path
 ) -> None:

@@ -42,7 +42,10 @@ def test_a_resume_asks_the_same_server(tmp_path: Path) -> None:
     no such note."""
     guest._keep_one_source(tmp_path, object())
     assert not list(tmp_path.iterdir())
-    for _ in range(2):
-        guest._keep_one_source(tmp_path, _Server("a"))
+    for name in ("b", "a", "a"):  # nothing of b's was kept
+        guest._keep_one_source(tmp_path, _Server(name))
+        if name == "a":
+            (tmp_path / "parts" / "c" / "score-1").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "parts" / "c" / "score-1" / "000000.npz").touch()
     with pytest.raises(ValueError, match="not the one that gave what is kept"):
         guest._keep_one_source(tmp_path, _Server("b"))
