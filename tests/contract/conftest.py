@@ -108,7 +108,7 @@ def built_python() -> Path:
 
 
 def environment_on(folder: Path) -> Path:
-    """The interpreter of a fresh environment that sees all of the built one, which is left alone."""
+    """The interpreter of a fresh environment that sees the built one and leaves it alone."""
     built = built_python()
     subprocess.run([str(built), "-m", "venv", "--without-pip", str(folder)], check=True)
     (there,) = built.parents[1].glob("lib/python*/site-packages")

@@ -113,7 +113,7 @@ def _corpus_with_holes() -> Corpus:
 
 
 #: The user's own code takes part twice: a file, and the example package, installed.
-PLUGIN = pytest.param("plugin", marks=real, id="plugin")
+PLUGIN = pytest.param("plugin", marks=pytest.mark.real, id="plugin")
 
 
 @pytest.fixture(scope="session", params=[*ENGINE_PARAMS, PLUGIN])
