@@ -21,7 +21,7 @@ def environment(condition: Condition) -> dict[str, str]:
         given["SGLANG_USE_CPU_ENGINE"] = "1"
         # torch's CUDA build brings a NCCL that loads here and cannot run: ranks would die of it.
         given["SGLANG_NCCL_SO_PATH"] = "there-is-no-gpu"
-    ranks = int(condition.options.get("tp", 1))
+    ranks = refusals.ranks(condition.options)
     if ranks > 1 and "SGLANG_CPU_OMP_THREADS_BIND" not in os.environ:
         given["SGLANG_CPU_OMP_THREADS_BIND"] = split_cores(sorted(os.sched_getaffinity(0)), ranks)
     if "logprobs_mode" in condition.options:

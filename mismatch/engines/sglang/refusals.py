@@ -21,6 +21,11 @@ GPU_ONLY = {
 }
 
 
+def ranks(options: Options) -> int:
+    """Processes that sglang starts for one model."""
+    return int(options.get("tp", 1))
+
+
 def reason(options: Options, gpus: int, fit: int) -> str | None:
     """Why these options cannot run here; None when they can. The first sentence is the answer."""
     answers = (rule(options, gpus > 0, fit) for rule in RULES)
@@ -46,7 +51,7 @@ def _machine(options: Options, gpu: bool, fit: int) -> str | None:
 
 
 def _ranks(options: Options, gpu: bool, fit: int) -> str | None:
-    if options.get("tp", 1) > fit:
+    if ranks(options) > fit:
         return (
             f"tp={options['tp']} ranks were asked and there are {fit} {'GPUs' if gpu else 'cores'}"
         )
