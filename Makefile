@@ -4,21 +4,25 @@ BIN := .venv/bin
 PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
-.PHONY: demo test test-all test-sglang lint engines bench smollm2 report-smollm2 clean
+.PHONY: demo test test-all test-megatron test-sglang lint engines bench smollm2 report-smollm2 clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
 
 test: engines lint      ## everything but the slow rest: unit, contract of each engine, one real pair
-	$(BIN)/pytest -n 2 -m "not slow and not real and not sglang"
+	$(BIN)/pytest -n 2 -m "not slow and not real and not megatron and not sglang"
 	$(BIN)/pytest -m "real and not slow"  # one engine at a time: two would spin on each other's cores
 
 test-all: engines lint  ## the slow rest
-	$(BIN)/pytest -m "slow and not sglang"
+	$(BIN)/pytest -m "slow and not megatron and not sglang"
 
 test-sglang: .venv/.ready  ## a real sglang on a CPU (6 GB of environment)
 	$(PROBE) engines build sglang
 	$(BIN)/pytest -m sglang
+
+test-megatron: engines lint  ## megatron-core, which has an environment of its own (0.8 GB)
+	$(PROBE) engines build megatron
+	$(BIN)/pytest -m megatron
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

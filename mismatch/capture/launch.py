@@ -22,7 +22,9 @@ POLL_S = 0.05
 LOG_TAIL_LINES = 15
 COMPILED = "inductor"
 #: Modules beside the engines' folders that every guest gets.
-SHARED = ("guest", "client", "http", "observe", "tokens", "torchrun")
+SHARED = (
+    "guest", "client", "distribution", "dtypes", "http", "observe", "tokens", "torchrun",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mismatch.engines.base import SHARED, Engine
 from mismatch.engines.hf.engine import ENGINE as HF
+from mismatch.engines.megatron.engine import ENGINE as MEGATRON
 from mismatch.engines.python.engine import ENGINE as PYTHON
 from mismatch.engines.sglang.engine import ENGINE as SGLANG
 from mismatch.engines.sglang_server.engine import ENGINE as SGLANG_SERVER
@@ -18,7 +19,7 @@ from mismatch.errors import MismatchError, suggest
 from mismatch.model import Condition, OptionValue, split_spec
 
 ENGINES: dict[str, Engine] = {
-    e.name: e for e in (TOY, HF, VLLM, VLLM_SERVER, SGLANG, SGLANG_SERVER, PYTHON)
+    e.name: e for e in (TOY, HF, MEGATRON, VLLM, VLLM_SERVER, SGLANG, SGLANG_SERVER, PYTHON)
 }
 
 

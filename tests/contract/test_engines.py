@@ -25,6 +25,7 @@ TOLERANCE_NATS = 5e-4
 CONDITIONS = {
     "toy": "toy:dtype=fp32",
     "hf": "hf:dtype=fp32,attention=eager",
+    "megatron": "megatron:dtype=fp32",
     "vllm": "vllm:dtype=fp32,eager=true",
     "sglang": "sglang:dtype=fp32",
     # and the url of one that was started for the checkpoint
@@ -33,8 +34,13 @@ CONDITIONS = {
     "python": "python",  # and a file or a plug-in, in an interpreter that has torch
 }
 
-#: Which tests of an engine `make` runs where: its environment, or none.
-MARKS = {"toy": (), "sglang": pytest.mark.sglang, "sglang_server": pytest.mark.sglang}
+#: An engine with an environment of its own has a mark of its own, as `make test` does not build it.
+MARKS = {
+    "toy": (),
+    "megatron": pytest.mark.megatron,
+    "sglang": pytest.mark.sglang,
+    "sglang_server": pytest.mark.sglang,
+}
 ENGINE_PARAMS = [
     pytest.param(name, marks=MARKS.get(name, pytest.mark.real), id=name) for name in ENGINES
 ]

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from mismatch.engines.hf.dtypes import DTYPES, short
+from mismatch.engines.dtypes import DTYPES, short
 from mismatch.engines.hf.rows import Layout
 
 

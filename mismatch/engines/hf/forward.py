@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mismatch.engines.dtypes import DTYPES, short
 from mismatch.engines.hf import decode, distributed
-from mismatch.engines.hf.dtypes import DTYPES, short
 from mismatch.engines.hf.rows import Layout
 
 KERNELS = {

@@ -14,9 +14,9 @@ import transformers
 
 from mismatch import wire
 from mismatch.engines import observe
+from mismatch.engines.distribution import Distribution, Scratch
+from mismatch.engines.dtypes import DTYPES, plain, short
 from mismatch.engines.hf import distributed, forward, quantize, rows, switches
-from mismatch.engines.hf.distribution import Distribution, Scratch
-from mismatch.engines.hf.dtypes import DTYPES, plain, short
 
 MANY = ("fsdp", "cp")  # tp: transformers joins its ranks itself
 

@@ -63,6 +63,8 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
     assert staged == {
         "mismatch/wire.py",
         "mismatch/engines/client.py",
+        "mismatch/engines/distribution.py",
+        "mismatch/engines/dtypes.py",
         "mismatch/engines/guest.py",
         "mismatch/engines/http.py",
         "mismatch/engines/observe.py",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mismatch import wire
-from mismatch.engines.hf.dtypes import DTYPES, plain, short
+from mismatch.engines.dtypes import DTYPES, plain, short
 
 CUTS = ("min_p", "top_k", "top_p")
 RESHAPING = ("repetition_penalty", "temperature", *CUTS)
