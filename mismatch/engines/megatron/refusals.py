@@ -25,8 +25,8 @@ def _machine(options: Options, on_gpu: bool) -> str | None:
     attention = options.get("attention", "local")
     if attention != "local":
         return (
-            f"attention={attention} is Transformer Engine's, which needs a GPU and there is none; on "
-            "a CPU attention=local runs"
+            f"attention={attention} is Transformer Engine's, which needs a GPU and there is none; "
+            "on a CPU attention=local runs"
         )
     if options.get("cp", 1) > 1:
         return (
