@@ -10,7 +10,7 @@ import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe
-from mismatch.engines.client import Client
+from mismatch.engines.client import PROBES, Client
 from mismatch.engines.http import ServerError, need
 from mismatch.engines.sglang import answers, arguments, facts
 
@@ -72,7 +72,7 @@ class Worker(Client):
         """
         body = {"max_new_tokens": 1, "top_k": -1}
         plain, hot = (
-            self._generate([[1], [2], [3]], {**body, "temperature": t}, topk=1) for t in (1.0, 2.0)
+            self._generate(PROBES, {**body, "temperature": t}, topk=1) for t in (1.0, 2.0)
         )
         pairs = zip(plain, hot, strict=True)
         return any(abs(answers.highest(a) - answers.highest(b)) > MOVED for a, b in pairs)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe
-from mismatch.engines.client import MOST_UNDER_WAY, Client, moved
+from mismatch.engines.client import MOST_UNDER_WAY, PROBES, Client, moved
 from mismatch.engines.http import ServerError, need
 from mismatch.engines.vllm import space
 from mismatch.engines.vllm_server import answers
@@ -57,8 +57,7 @@ class Worker(Client):
     def _logprobs_mode(self) -> str:
         """Raw or processed, seen by its effect: the server does not say it."""
         body = {**wire.NEUTRAL, "max_tokens": 1, "logprobs": 1}
-        prompts = [[1], [2], [3]]
-        plain, hot = (self._complete(prompts, {**body, "temperature": t}) for t in (1.0, 2.0))
+        plain, hot = (self._complete(PROBES, {**body, "temperature": t}) for t in (1.0, 2.0))
         return "processed_logprobs" if answers.processed(plain, hot) else "raw_logprobs"
 
     # ------------------------------------------------------------ tokens
