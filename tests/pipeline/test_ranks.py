@@ -26,7 +26,7 @@ timeout = 60
 [[condition]]
 side = "train"
 id = "sharded"
-spec = "hf:dtype=fp32,fsdp=2"
+spec = "{spec}"
 [[condition]]
 side = "train"
 id = "plain"
@@ -71,9 +71,16 @@ def _when_loaded(folder: Path, act: Callable[[int], None]) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        ("hf:dtype=fp32,fsdp=2", signal.SIGKILL),
+        ("hf:dtype=fp32,fsdp=2", signal.SIGSTOP),
+        pytest.param("megatron:dtype=fp32,tp=2", signal.SIGKILL, marks=pytest.mark.megatron),
+    ],
+)
 def test_a_rank_that_dies_or_hangs_is_a_failed_cell(
-    tmp_path: Path, attention: Path, how: signal.Signals
+    tmp_path: Path, spec: str, how: signal.Signals
 ) -> None:
     """Its siblings are ended, the cell is stored as failed with the boundary, the other cells are
     measured, and a rerun mends it.
@@ -81,7 +88,8 @@ def test_a_rank_that_dies_or_hangs_is_a_failed_cell(
     rows = [json.dumps({"token_ids": ids}) for ids in known.sequences(9, 20)]
     (tmp_path / "ids.jsonl").write_text("\n".join(rows) + "\n")
     study, out = tmp_path / "s.toml", tmp_path / "o"
-    study.write_text(STUDY.format(model=attention))
+    model = known.write_checkpoint(tmp_path / "model", attention=True, heads=2)
+    study.write_text(STUDY.format(model=model, spec=spec))
     thread = _when_loaded(out, lambda pid: os.kill(pid, how))
     summary = api.run_study(study, out)
     thread.join()
