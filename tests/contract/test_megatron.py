@@ -157,3 +157,14 @@ def test_heads_that_ranks_cannot_share_are_a_failed_cell(built: None, tmp_path: 
     given = {"corpus": "ids.jsonl", "paths": ["prefill"], "floor": "none"}
     with pytest.raises(AssertionError, match="tp=2 does not divide num_attention_heads=1"):
         _study(tmp_path, model, {"tp2": "megatron:dtype=fp32,tp=2", "hf": "toy"}, given)
+
+
+def test_megatron_itself_refuses_sequence_parallelism_here(built: None, tmp_path: Path) -> None:
+    """What `sp` is refused for on a CPU is megatron's own word, which arg.NAME brings out."""
+    model = known.write_checkpoint(tmp_path / "model", attention=True, heads=2)
+    rows = [json.dumps({"token_ids": ids}) for ids in known.sequences(2, 20)]
+    (tmp_path / "ids.jsonl").write_text("\n".join(rows))
+    given = {"corpus": "ids.jsonl", "paths": ["prefill"], "floor": "none"}
+    spec = {"sp": "megatron:dtype=fp32,tp=2,arg.sequence_parallel=true", "toy": "toy"}
+    with pytest.raises(AssertionError, match="sequence parallel not supported by torch LayerNorm"):
+        _study(tmp_path, model, spec, given)
