@@ -101,6 +101,10 @@ def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str
         raise bad_study(study.path, f"the ends of attribution '{wanted.id}' do not differ")
     if wanted.knobs is None:
         return found
+    twice = [k for k in wanted.knobs if wanted.knobs.count(k) > 1]
+    if twice:
+        what = f"attribution '{wanted.id}' names the knob '{twice[0]}' twice"
+        raise bad_study(study.path, what, " Name each once.")
     missing = [k for k in found if k not in wanted.knobs]
     if missing:
         what = f"leaves out {', '.join(missing)}, in which its ends differ too"

@@ -207,6 +207,10 @@ def test_an_attribution_replays_its_corners_and_is_checked(
              'path = "decode"\nknobs = ["engine", "batch", "dtype", "noise", "nose"]'),
             "no knob 'nose'",
         ),
+        (
+            ('path = "decode"', 'path = "decode"\nknobs = ["dtype", "engine", "dtype"]'),
+            "names the knob 'dtype' twice",
+        ),
     ],
 )  # fmt: skip
 def test_bad_attributions(study: Path, probe: Probe, change: tuple[str, str], says: str) -> None:
