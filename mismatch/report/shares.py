@@ -76,11 +76,18 @@ def _finding(raw: Mapping[str, Any], knobs: Sequence[Share]) -> str:
     said = f"{first.knob} owns {percent(first.share)} of the gap (k3 = {number(gap.value)} nats)"
     if first.rank.startswith("not"):
         said += f", not resolved from {knobs[1].knob}"
-    inert = [k.knob for k in knobs if k.share.value == 0 and k.alone_k3.value == 0]
     dropped = f"; {count(raw['dropped'], 'token')} not finite, left out" if raw["dropped"] else ""
-    none = f"; {', '.join(inert)} changes no bit" if inert else ""
     how = "" if raw["method"] == "shapley" else "; one path, not all orders: too many knobs"
-    return f"{said}{none}{dropped}{how}."
+    return f"{said}{_inert(raw, knobs)}{dropped}{how}."
+
+
+def _inert(raw: Mapping[str, Any], knobs: Sequence[Share]) -> str:
+    """Which knobs change no bit. One path shows no such thing: a knob that is inert along it and
+    alone may matter together with others."""
+    still = [k.knob for k in knobs if k.share.value == 0 and k.alone_k3.value == 0]
+    if not still or raw["method"] != "shapley":
+        return ""
+    return f"; {', '.join(still)} {'changes' if len(still) == 1 else 'change'} no bit"
 
 
 def percent(found: Estimate) -> str:
