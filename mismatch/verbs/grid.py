@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from mismatch.capture import plan
@@ -78,7 +78,7 @@ def _attribution(study: Study, wanted: Attribution, cells: list[Cell]) -> Attrib
     knobs = _knobs(study, wanted, ends[0], ends[1])
     traces = {}
     for name, corner in corners(ends[0], ends[1], knobs).items():
-        cell = _add_corner(study, cells, corner)
+        cell = _add_corner(study, cells, corner, ends)
         traces[name] = f"{cell.condition.id}/{corner.path}-1"
     left, right = (e.condition.id for e in ends)
     return AttributionSpec(wanted.id, tuple(knobs), left, right, traces)
@@ -117,18 +117,45 @@ def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str
     return list(wanted.knobs)
 
 
-def _add_corner(study: Study, cells: list[Cell], corner: End) -> Cell:
+def _add_corner(study: Study, cells: list[Cell], corner: End, ends: Sequence[End]) -> Cell:
     """The cell whose condition is the corner's, or a new one, taken on this path alone."""
-    key = (corner.condition.engine, corner.condition.options)
-    side = side_of(corner.path)
-    for at, cell in enumerate(cells):
-        if (cell.condition.engine, cell.condition.options) == key and cell.side == side:
-            if corner.path not in cell.paths:
-                cells[at] = replace(cell, paths=(*cell.paths, corner.path))
-            return cells[at]
-    taken = [c.condition for c in cells if c.side == side and c.condition.id == corner.condition.id]
+    at = _place(cells, corner, ends)
+    if at is not None:
+        if corner.path not in cells[at].paths:
+            cells[at] = replace(cells[at], paths=(*cells[at].paths, corner.path))
+        return cells[at]
+    condition = _named(corner)
+    taken = [c.condition for c in cells if c.condition.id == condition.id]
     if taken:
-        what = f"the corner {corner.condition.spec} has the id of {taken[0].spec}"
+        what = f"the corner {condition.spec} has the id of {taken[0].spec}"
         raise bad_study(study.path, what, " Give that condition another id.")
-    cells.append(Cell(corner.condition, side, (corner.path,), 1, "none", refusal(corner.condition)))
+    reason = refusal(condition)
+    cells.append(Cell(condition, side_of(corner.path), (corner.path,), 1, "none", reason))
     return cells[-1]
+
+
+def _place(cells: Sequence[Cell], corner: End, ends: Sequence[End]) -> int | None:
+    """Where the corner's cell stands; of several with the same options the one that is an end."""
+    key = (corner.condition.engine, corner.condition.options)
+    alike = [
+        at
+        for at, cell in enumerate(cells)
+        if (cell.condition.engine, cell.condition.options) == key
+        and cell.side == side_of(corner.path)
+    ]
+    wanted = [corner.condition.id, *(e.condition.id for e in ends)]
+    ranked = sorted(alike, key=lambda at: _rank(cells[at].condition.id, wanted))
+    return ranked[0] if ranked else None
+
+
+def _rank(name: str, wanted: Sequence[str]) -> int:
+    return wanted.index(name) if name in wanted else len(wanted)
+
+
+def _named(corner: End) -> Condition:
+    """An engine that can stand on both sides may have the same corner on each: two captures under
+    one id could not be told apart, so that the id says the side."""
+    condition, sides = corner.condition, {side_of(path) for path in corner.engine.paths}
+    if len(sides) == 1:
+        return condition
+    return replace(condition, name=f"{condition.id}-{side_of(corner.path)}")
