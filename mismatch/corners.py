@@ -1,9 +1,10 @@
 """From two end conditions to the knobs in which they differ, and the corners between them.
 
 A knob is an option that both ends accept, or `engine`, which carries every option that only one of
-the engines has. A corner is a condition in which each knob stands at its left or at its right
-value; it is written as bits, one a knob, "0" for left. With up to SHAPLEY_KNOBS knobs all corners
-are replayed; beyond that, one path from the left end to the right one, and each knob toggled alone.
+the engines has, and those in which the ends differ that were left out of the knobs. A corner is a
+condition in which each knob stands at its left or at its right value; it is written as bits, one a
+knob, "0" for left. With up to SHAPLEY_KNOBS knobs all corners are replayed; beyond that, one path
+from the left end to the right one, and each knob toggled alone.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ def corners(left: End, right: End, knobs: Sequence[str]) -> Mapping[str, End]:
 
 
 def _corner(left: End, right: End, at: Mapping[str, str]) -> End:
-    """The engine's own options come from the end that has it, a knob's from where it stands."""
+    """The engine's own options, and those that are no knob, come from the end that has the engine;
+    a knob's from where it stands."""
     base = right if at.get(ENGINE, "0") == "1" else left
     shared = _shared(left, right)
     options = {n: v for n, v in base.condition.options.items() if n not in shared and n not in at}
     for name in (n for n in [*shared, *at] if n != ENGINE):
-        stands = right if at.get(name, "0") == "1" else left  # no knob: both ends agree on it
+        stands = {"0": left, "1": right}.get(at.get(name, ""), base)
         value = _value(stands, name)
         known = name in shared or stands.condition.engine == base.condition.engine
         if value is not None and known:

@@ -289,13 +289,17 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class AttributionSpec:
-    """Traces at the corners between two ends: bits (one a knob, 0 = left) -> trace id."""
+    """Traces at the corners between two ends: bits (one a knob, 0 = left) -> trace id.
+
+    folded: options in which the ends differ and that are no knob; the knob `engine` carries them.
+    """
 
     id: str
     knobs: tuple[str, ...]
     left: str
     right: str
     corners: Mapping[str, str]
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

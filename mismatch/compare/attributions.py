@@ -38,6 +38,7 @@ def _attribute(root: Path, spec: AttributionSpec, seed: int) -> dict[str, Any]:
         "left": spec.left,
         "right": spec.right,
         "corners": dict(spec.corners),
+        "folded": list(spec.folded),
     }
     missing = [t for t in dict.fromkeys(spec.corners.values()) if not traces.is_sealed(t)]
     if missing:

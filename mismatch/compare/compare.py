@@ -155,7 +155,10 @@ def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
 
 def _todo(why: str) -> str:
     if IS_UNSUPPORTED in why:
-        return "Take it on a machine that can (capture STUDY --only ID), in this output folder."
+        return (
+            "Take it on a machine that can (capture STUDY --only ID), in this output folder; "
+            "options that exclude each other run on none."
+        )
     return "Read the log under failed/, mend the cause, and run the same command again."
 
 

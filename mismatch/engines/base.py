@@ -71,6 +71,9 @@ def _one_rank(condition: Condition) -> int:
     return 1
 
 
+#: Ranks that some machine may have: options take up to 1024 of them, by two kinds.
+_MANY = 1 << 20
+
 #: Options of every engine. `arg.NAME=VALUE` beside them goes to the engine's constructor.
 SHARED = {
     "python": Option("str", "the interpreter to run this engine in"),
@@ -161,6 +164,11 @@ class Engine:
     def request_options(self, condition: Condition) -> dict[str, OptionValue]:
         """The part of a condition that may change between two captures of one load."""
         return {k: v for k, v in condition.options.items() if not self._loads(k)}
+
+    def contradiction(self, condition: Condition) -> str | None:
+        """Why no machine can run a condition, with GPUs or without; None where one can."""
+        without = self.refuse(condition, Machine(gpus=0, cpus=_MANY))
+        return without and self.refuse(condition, Machine(gpus=_MANY, cpus=_MANY))
 
     def _loads(self, name: str) -> bool:
         option = self.option(name)

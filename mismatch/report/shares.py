@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mismatch.corners import ENGINE
 from mismatch.report.pairs import Estimate, estimate
 from mismatch.report.words import NONE, count, interval, number, sample_size
 
@@ -47,17 +48,19 @@ def shares_of(summary: Mapping[str, Any]) -> list[Shares]:
 
 
 def _shares(raw: Mapping[str, Any]) -> Shares:
-    knobs = [_share(k) for k in raw["knobs"]]
+    knobs = [_share(k, raw.get("folded") or []) for k in raw["knobs"]]
     size = sample_size(raw["tokens"], raw["sequences"])
     title = f"{raw['id']}: {raw['left']} to {raw['right']} ({size})"
     return Shares(raw["id"], title, _finding(raw, knobs), knobs, list(raw["missing"]))
 
 
-def _share(raw: Mapping[str, Any]) -> Share:
+def _share(raw: Mapping[str, Any], folded: Sequence[str]) -> Share:
+    """folded: options that engine carries beside its own, as they were left out of the knobs."""
+    more = f" (with {', '.join(folded)})" if folded and raw["knob"] == ENGINE else ""
     resolved = raw["resolved_from_next"]
     rank = {True: "above the next", False: "not resolved from the next"}.get(resolved, "")
     return Share(
-        knob=raw["knob"],
+        knob=raw["knob"] + more,
         share=estimate(raw["share"]),
         alone=estimate(raw["alone_share"]),
         interaction=estimate(raw["interaction"]),

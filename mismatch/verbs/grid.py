@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from mismatch.capture import plan
 from mismatch.capture.checkpoint import inspect
-from mismatch.corners import End, corners, knobs_of
+from mismatch.corners import ENGINE, End, corners, knobs_of
 from mismatch.errors import suggest
 from mismatch.model import (
     INFER_PATHS,
@@ -75,13 +75,14 @@ def _cells(study: Study) -> Iterator[Cell]:
 def _attribution(study: Study, wanted: Attribution, cells: list[Cell]) -> AttributionSpec:
     """The corners of an attribution; those that are no cell of the study yet become one."""
     ends = [_end(study, wanted, c) for c in (wanted.left, wanted.right)]
-    knobs = _knobs(study, wanted, ends[0], ends[1])
+    knobs, folded = _knobs(study, wanted, ends[0], ends[1])
     traces = {}
     for name, corner in corners(ends[0], ends[1], knobs).items():
+        _check_possible(study, wanted, corner, ends)
         cell = _add_corner(study, cells, corner, ends)
         traces[name] = f"{cell.condition.id}/{corner.path}-1"
     left, right = (e.condition.id for e in ends)
-    return AttributionSpec(wanted.id, tuple(knobs), left, right, traces)
+    return AttributionSpec(wanted.id, tuple(knobs), left, right, traces, tuple(folded))
 
 
 def _end(study: Study, wanted: Attribution, condition: Condition) -> End:
@@ -93,28 +94,41 @@ def _end(study: Study, wanted: Attribution, condition: Condition) -> End:
     return End(condition, wanted.path)
 
 
-def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> list[str]:
-    """The knobs asked for, which must be all in which the ends differ; an option that only one
-    engine has may be made a knob of its own."""
+def _check_possible(study: Study, wanted: Attribution, corner: End, ends: Sequence[End]) -> None:
+    """Options that exclude each other make a corner that no machine can take."""
+    reason = corner.engine.contradiction(corner.condition)
+    if reason is None:
+        return
+    what = f"attribution '{wanted.id}' needs {corner.condition.spec}, which exists on no machine"
+    todo = " Choose ends without it, or drop the attribution."
+    if corner not in ends and ENGINE in knobs_of(ends[0], ends[1]):
+        todo = " Leave the option that does not fit out of knobs: engine, named there, carries it."
+    raise bad_study(study.path, f"{what}: {reason}", todo)
+
+
+def _knobs(study: Study, wanted: Attribution, left: End, right: End) -> tuple[list[str], list[str]]:
+    """The knobs asked for, and the options left out of them, which engine then carries; an option
+    that only one engine has may be made a knob of its own."""
     found = knobs_of(left, right)
     if not found:
         raise bad_study(study.path, f"the ends of attribution '{wanted.id}' do not differ")
     if wanted.knobs is None:
-        return found
+        return found, []
     twice = [k for k in wanted.knobs if wanted.knobs.count(k) > 1]
     if twice:
         what = f"attribution '{wanted.id}' names the knob '{twice[0]}' twice"
         raise bad_study(study.path, what, " Name each once.")
     missing = [k for k in found if k not in wanted.knobs]
-    if missing:
+    if missing and not (ENGINE in found and ENGINE in wanted.knobs):
         what = f"leaves out {', '.join(missing)}, in which its ends differ too"
-        raise bad_study(study.path, f"attribution '{wanted.id}' {what}")
+        hint = " Name engine: it carries what is left out." if ENGINE in found else ""
+        raise bad_study(study.path, f"attribution '{wanted.id}' {what}", hint)
     given = {**left.condition.options, **right.condition.options}
     unknown = [k for k in wanted.knobs if k not in found and k not in given]
     if unknown:
         hint = f" Knobs: {', '.join([*found, *given])}.{suggest(unknown[0], [*found, *given])}"
         raise bad_study(study.path, f"attribution '{wanted.id}' has no knob '{unknown[0]}'", hint)
-    return list(wanted.knobs)
+    return list(wanted.knobs), missing
 
 
 def _add_corner(study: Study, cells: list[Cell], corner: End, ends: Sequence[End]) -> Cell:

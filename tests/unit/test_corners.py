@@ -60,3 +60,11 @@ def test_the_ends_stand_as_they_are() -> None:
 def test_up_to_four_knobs_take_all_corners(knobs: int, corners_wanted: int) -> None:
     """Beyond four: one path (n + 1 corners) and each knob alone (n - 1 more)."""
     assert len(bits([str(k) for k in range(knobs)])) == corners_wanted
+
+
+def test_an_option_left_out_of_the_knobs_goes_with_the_engine() -> None:
+    """It stands at the value of the end whose engine the corner has."""
+    ends = _ends("hf:dtype=fp32,autocast=bf16,batch=2", "vllm:dtype=bf16,batch=4")
+    at = corners(*ends, ["engine", "batch"])
+    assert at["01"].condition.spec == "hf:autocast=bf16,batch=4,dtype=fp32"
+    assert at["10"].condition.spec == "vllm:batch=2,dtype=bf16"

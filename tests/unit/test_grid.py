@@ -79,3 +79,41 @@ def test_an_end_is_read_from_its_own_captures(request_of: Make) -> None:
     )
     corners = request.attributions[0].corners
     assert corners["11"] == corners["10"] == "two/decode-1"
+
+
+MIXED = (
+    condition("train", "trainer", "hf:dtype=fp32,autocast=bf16")
+    + condition("infer", "sampler", "vllm:dtype=bf16")
+    + attribute("trainer", "sampler", "{knobs}")
+)
+
+
+def test_options_that_exclude_each_other_may_go_with_the_engine(request_of: Make) -> None:
+    """autocast has no meaning over bf16 weights, so that such a corner exists nowhere; with dtype
+    left out of the knobs there is none, and the spec says what engine carries."""
+    with pytest.raises(MismatchError, match=r"no machine: autocast.* out of knobs") as refused:
+        request_of(MIXED.format(knobs=""))
+    assert "Capture" not in str(refused.value)
+    (spec,) = request_of(MIXED.format(knobs='knobs = ["engine"]')).attributions
+    assert spec.folded == ("dtype",) and set(spec.corners) == {"0", "1"}
+
+
+def test_an_end_that_exists_nowhere_is_told_so(request_of: Make) -> None:
+    """Leaving a knob out does not mend an end."""
+    with pytest.raises(MismatchError, match=r"no machine: padding and packing.*Choose ends"):
+        request_of(
+            condition("train", "left", "hf:batch=4,padding=left,packing=true")
+            + condition("infer", "right", "toy")
+            + attribute("left", "right")
+        )
+
+
+def test_what_this_machine_lacks_is_no_contradiction(request_of: Make) -> None:
+    """Another machine takes such a corner: the cell says why this one cannot."""
+    request = request_of(
+        condition("train", "left", "hf:dtype=fp32,tp=1024")
+        + condition("train", "right", "hf:dtype=bf16")
+        + condition("infer", "toy", "toy")
+        + attribute("left", "right")
+    )
+    assert any(cell.refused for cell in request.cells)

@@ -42,3 +42,11 @@ def test_one_path_does_not_show_that_a_knob_is_inert() -> None:
     """A knob that moves nothing along one path may move much where another one is toggled first."""
     found = _finding(attribution(_knob("dtype", 1, 1e-3), _knob("tp", 0, 0), method="path"))
     assert "no bit" not in found and "one path" in found
+
+
+def test_the_engine_says_what_it_carries() -> None:
+    """An option left out of the knobs is named beside engine, wherever engine is."""
+    one = attribution(_knob("engine", 0.9, 1e-3), _knob("tp", 0.1, 1e-4), folded=["dtype"])
+    (found,) = shares_of({"attributions": [one]})
+    assert [k.knob for k in found.knobs] == ["engine (with dtype)", "tp"]
+    assert found.finding.startswith("engine (with dtype) owns 90.0%")
