@@ -239,7 +239,7 @@ def _check_attributions(root: Path, run: Mapping[str, Any], summary: dict[str, A
     found = summary.get("attributions", [])
     if [a["id"] for a in found] != [s.id for s in specs]:
         raise _edited(root, "its attributions are not those of run.json")
-    for one in (a for a in found if not a["missing"]):
+    for one in (a for a in found if not (a["missing"] or a.get("unlike"))):
         folder = attribution_path(root, one["id"])
         if _checked(root, folder, "attribution") != one:
             raise _edited(root, f"attribution {one['id']} is not what its folder says")

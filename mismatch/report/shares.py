@@ -72,6 +72,9 @@ def _share(raw: Mapping[str, Any], folded: Sequence[str]) -> Share:
 def _finding(raw: Mapping[str, Any], knobs: Sequence[Share]) -> str:
     if raw["missing"]:
         return f"No evidence: {count(len(raw['missing']), 'corner')} missing; {raw['missing'][0]}."
+    if raw.get("unlike"):
+        again = "Take them again with one set of versions, on one kind of device"
+        return f"No evidence: {'; '.join(raw['unlike'])}. {again}."
     if not knobs or knobs[0].share.value is None:
         return "No evidence: the two ends do not differ on any token."
     first = knobs[0]
