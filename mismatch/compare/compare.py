@@ -11,7 +11,7 @@ from mismatch.compare.align import align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
 from mismatch.compare.distribution import columns, measure_distribution, read_top
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
-from mismatch.compare.semantics import sampling_check
+from mismatch.compare.semantics import emulation, sampling_check
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import IS_UNSUPPORTED, NO_IDS, PairSpec
@@ -72,6 +72,9 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     found = _distribution(root, spec, traces, gap)
     if found:
         element["distribution"] = found
+    for side, provenance in zip(_sides(spec), (left, right), strict=True):
+        if words := emulation(provenance):
+            element.setdefault("emulated", {})[side] = words
     differ = sampling_check(left, right)
     if differ:
         element["preflight"].append(differ)
@@ -132,7 +135,7 @@ def _element(
 
 
 def _head(spec: PairSpec) -> dict[str, Any]:
-    left, right = ("train", "infer") if spec.kind == "train-infer" else ("left", "right")
+    left, right = _sides(spec)
     return {
         "id": spec.id,
         "kind": spec.kind,
@@ -140,6 +143,10 @@ def _head(spec: PairSpec) -> dict[str, Any]:
         right: spec.right,
         "path": spec.path,
     }
+
+
+def _sides(spec: PairSpec) -> tuple[str, str]:
+    return ("train", "infer") if spec.kind == "train-infer" else ("left", "right")
 
 
 def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:

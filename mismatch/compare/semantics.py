@@ -1,4 +1,4 @@
-"""Do two traces give log-probabilities of the same distribution?
+"""Do two traces give log-probabilities of the same distribution, and of the kernels they name?
 
 A sampler's temperature, cut or penalty that is in the values of one side alone makes a gap that no
 kernel made. What an engine put into its values is the fact `scored_as`, read from the live engine.
@@ -31,6 +31,13 @@ def sampling_check(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[st
         "todo": "Score both sides alike (hf: the sampler's options; vllm: logprobs_mode), or read "
         "the gap as what these options do.",
     }
+
+
+def emulation(provenance: Mapping[str, Any]) -> str | None:
+    """What a trace's engine did in place of quantised kernels; None where nothing was emulated."""
+    facts = provenance.get("facts") or {}
+    said = (str(facts.get(name, "")) for name in ("emulation", "quantization"))
+    return next((words for words in said if words.startswith("emulated")), None)
 
 
 def _settings(said: Any) -> dict[str, float]:

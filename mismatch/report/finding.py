@@ -43,6 +43,14 @@ def who_sampled(pairs: Sequence[Pair]) -> list[str]:
     ]
 
 
+def emulations(pairs: Sequence[Pair]) -> list[str]:
+    """One sentence for each thing that was emulated, naming the conditions that did."""
+    found: dict[str, dict[str, None]] = {}
+    for condition, words in (e for p in pairs for e in p.emulated):
+        found.setdefault(words, {})[condition] = None
+    return [f"{', '.join(who)}: quantisation {words}." for words, who in found.items()]
+
+
 def finding(summary: Mapping[str, Any]) -> list[str]:
     """Exactly three lines: the gap, the noise, and the largest other thing worth knowing."""
     pairs = pairs_of(summary)

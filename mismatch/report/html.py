@@ -15,7 +15,7 @@ from mismatch import __version__, store
 from mismatch.glossary import DISTRIBUTION, about
 from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
-from mismatch.report.finding import finding, who_sampled
+from mismatch.report.finding import emulations, finding, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall
@@ -82,7 +82,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
         policy=_policy(script, style),
-        sampled=who_sampled(pairs),
+        sampled=[*who_sampled(pairs), *emulations(pairs)],
         script=script,
         style=style,
         tally=tally(pairs),

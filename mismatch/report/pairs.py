@@ -127,6 +127,13 @@ class Pair:
         return str(self.raw.get("sampled_by") or "unknown")
 
     @property
+    def emulated(self) -> list[tuple[str, str]]:
+        """(condition, what it emulated) of each side whose quantised kernels were not the real."""
+        said = self.raw.get("emulated") or {}
+        both = zip(self.sides, self.conditions, strict=True)
+        return [(condition, str(said[side])) for side, condition in both if side in said]
+
+    @property
     def metric_keys(self) -> list[str]:
         return list(self.raw.get("metrics") or {})
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mismatch.report.checks import NOT_RUN, tally
-from mismatch.report.finding import finding, who_sampled
+from mismatch.report.finding import emulations, finding, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.noise import Tone, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
@@ -119,7 +119,7 @@ def _legend(pairs: Sequence[Pair]) -> list[str]:
     return [
         "k3 = mean(expm1(d) - d), d = lp_train - lp_infer, or left - right; over tokens.",
         "Intervals: 95%, bootstrap over sequences. Floor: the same side in another batch.",
-        *(clean(line) for line in who_sampled(pairs)),
+        *(clean(line) for line in [*who_sampled(pairs), *emulations(pairs)]),
         clean(f"Preflight: {checks}.") if checks else NOT_RUN,
         "",
     ]

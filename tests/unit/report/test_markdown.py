@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
+from rich.console import Console
+
 from mismatch.report.markdown import code, escape
-from mismatch.report.tables import markdown
+from mismatch.report.tables import markdown, terminal
 from tests.unit.report import runs
 from tests.unit.report.runs import failed_pair, pair, summary_of
 
@@ -51,6 +55,17 @@ def test_failures_and_differences_are_told() -> None:
     )
     assert "| `facts.x` | 1 | 2 |" in text
     assert "| `sglang/decode-1` | load: ImportError: x |" in text
+
+
+def test_emulated_quantisation_is_named_so() -> None:
+    """Both conditions that emulate, in the report and on a terminal; nothing where none does."""
+    words = "emulated: 4 linear layers rounded to fp8"
+    summary = summary_of(pair(emulated={"train": words, "infer": words}))
+    console = Console(width=200, record=True, file=io.StringIO())
+    terminal(summary, console)
+    said = f"{runs.TRAIN}, {runs.INFER}: quantisation {words}."
+    assert said in markdown(summary) and said in console.export_text()
+    assert "emulated" not in markdown(summary_of(pair()))
 
 
 def test_few_sequences_and_missing_floors_have_words() -> None:
