@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import typer.main
 
+from mismatch import study
 from mismatch.cli import app
 from mismatch.corpus.recorded import READERS
+from mismatch.engines import parse_condition
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -35,6 +37,26 @@ def test_the_first_two_command_lines_are_demo_and_test() -> None:
     """Two commands to a first result."""
     block = re.findall(r"^    (.+)$", README, re.MULTILINE)
     assert [line.split("#")[0].strip() for line in block[:2]] == ["make demo", "make test"]
+
+
+def _study_section() -> str:
+    return README.split("## Many conditions: a study")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("key", [*study._File.model_fields, *study._Attribution.model_fields])
+def test_every_key_of_a_study_is_named(key: str) -> None:
+    """A key that the section on studies leaves out would be found in the code alone."""
+    assert re.search(rf"(`|^|\[|# or ){key}\b", _study_section(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [("toy:batch=4", "batch4"), ("vllm:eager=false", "no_eager"),
+     ("toy:temperature=0.6", "temperature_0.6"), ("toy:batch=all", "batch_all")],
+)  # fmt: skip
+def test_ids_are_made_as_the_readme_says(spec: str, word: str) -> None:
+    """A reader guesses an id from these."""
+    assert parse_condition(spec).id.endswith(f"-{word}") and f"`{word}`" in _study_section()
 
 
 def _trainer_values() -> dict[str, np.ndarray]:
