@@ -46,6 +46,12 @@ ERRORS: dict[str, Entry] = {
     "condition-refused": Entry(
         BAD_INPUT, "{condition} cannot run here: {reason}.", "Change that option and run again."
     ),
+    "sampler-refused": Entry(
+        BAD_INPUT,
+        "{condition} draws the ids, and it cannot run here: {reason}.",
+        "Name another with rollout=ID in the study, give a corpus, or bring the folder from a "
+        "machine that has drawn them.",
+    ),
     "wrong-side": Entry(
         BAD_INPUT,
         "Engine {engine} cannot be the {side} side: it has no path {path}.",

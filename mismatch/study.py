@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mismatch.engines import find_for, parse_condition, parse_option
 from mismatch.errors import MismatchError, suggest
 from mismatch.model import (
+    INFER_PATHS,
     TRAIN_PATH,
     Condition,
     Ends,
@@ -128,6 +129,8 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a study file; every error names the file and the key."""
     raw = _parse(path)
+    if raw.paths == []:
+        raise bad_study(path, "'paths' names no path", f" Paths: {', '.join(INFER_PATHS)}.")
     sides: dict[Side, tuple[Condition, ...]] = {
         "train": _side(path, "train", raw),
         "infer": _side(path, "infer", raw),
@@ -182,7 +185,9 @@ def _parse(path: Path) -> _File:
 
 def _said(path: Path, found: ValidationError) -> MismatchError:
     """pydantic's first complaint as one sentence, with a suggestion for an unknown key."""
-    first = found.errors()[0]
+    complaints = found.errors()
+    unknown = (e for e in complaints if e["type"] == "extra_forbidden")  # why another is missing
+    first = next(unknown, complaints[0])
     place = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"])
@@ -230,9 +235,13 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
         choices = given if isinstance(given, list) else [given]
         if not choices:
             raise bad_study(path, f"axis {option} of [{side}] has no value")
-        values[option] = [
-            parse_option(engine, option, option_text(value), path.parent) for value in choices
-        ]
+        try:
+            values[option] = [
+                parse_option(engine, option, option_text(value), path.parent) for value in choices
+            ]
+        except MismatchError as reason:
+            said = reason.message.rstrip(".")
+            raise bad_study(path, f"[{side}]: {said}", f" {reason.hint}") from None
     for chosen in itertools.product(*values.values()):
         yield Condition(engine.name, dict(zip(values, chosen, strict=True)))
 
@@ -248,12 +257,29 @@ def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -
             dropped += len(sides[name]) - len(kept)
             sides[name] = kept
         if not dropped:
-            known = ", ".join(c.spec for name in sides for c in sides[name])
             what = f"exclude number {number} ({rule}) matches no condition"
-            raise bad_study(path, what, f" Conditions: {known}.")
+            raise bad_study(path, what, _why_none(side, wanted, sides))
     for name, left in sides.items():
         if not left:
             raise bad_study(path, f"the excludes leave no condition on the {name} side")
+
+
+def _why_none(
+    side: str | None, wanted: Mapping[str, str], sides: Mapping[Side, tuple[Condition, ...]]
+) -> str:
+    """What in an exclude fits nothing, with a suggestion; else the conditions that there are."""
+    if side is not None and side not in sides:
+        return f" Sides: {', '.join(sides)}.{suggest(side, sides)}"
+    everything = [c for name in sides if side in (None, name) for c in sides[name]]
+    for key, value in wanted.items():
+        has = [{"engine": c.engine, **c.options} for c in everything]
+        values = sorted({option_text(o[key]) for o in has if key in o})
+        if not values:
+            keys = sorted({k for o in has for k in o})
+            return f" No condition has '{key}'.{suggest(key, keys)} They have {', '.join(keys)}."
+        if value not in values:
+            return f" {key} is {', '.join(values)}.{suggest(value, values)}"
+    return f" Conditions: {', '.join(c.spec for c in everything)}."
 
 
 def _has_all(condition: Condition, wanted: Mapping[str, str]) -> bool:
@@ -323,6 +349,10 @@ def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | 
 
 
 def _attribution(path: Path, raw: _Attribution, conditions: Sequence[Condition]) -> Attribution:
+    known = (*INFER_PATHS[1:], TRAIN_PATH)
+    if raw.path not in known:
+        hint = f" Paths: {', '.join(known)}.{suggest(raw.path, known)}"
+        raise bad_study(path, f"attribution '{raw.id}' has the path '{raw.path}'", hint)
     left, right = (one_condition(path, end, conditions) for end in (raw.left, raw.right))
     knobs = None if raw.knobs is None else tuple(raw.knobs)
     return Attribution(raw.id, left, right, raw.path, knobs)
@@ -337,7 +367,7 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
     if study.pairs is None:
         return default_pairs(train, infer, paths)
     everything = [*train, *infer]
-    found: list[Ends] = []
+    found: dict[frozenset[tuple[str, str]], Ends] = {}  # a pair is the same from either end
     for left, right, path in study.pairs:
         lefts, rights = (matching(study.path, p, everything) for p in (left, right))
         made = [e for a in lefts for b in rights if a != b for e in _ends(a, b, paths, path)]
@@ -346,10 +376,16 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
             raise bad_study(
                 study.path,
                 f"pair '{left}' against '{right}'{at} has nothing to compare",
-                f" Paths taken: {'; '.join(_taken(c, paths) for c in [*lefts, *rights])}.",
+                f" Paths taken: {'; '.join(_taken(c, paths) for c in [*lefts, *rights])}."
+                f"{suggest(path or '', INFER_PATHS)}",
             )
-        found += [e for e in made if e not in found]
-    return sorted(found, key=lambda e: side_of(e.left_path) == side_of(e.right_path))
+        for ends in made:
+            found.setdefault(_both(ends), ends)
+    return sorted(found.values(), key=lambda e: side_of(e.left_path) == side_of(e.right_path))
+
+
+def _both(ends: Ends) -> frozenset[tuple[str, str]]:
+    return frozenset({(ends.left.id, ends.left_path), (ends.right.id, ends.right_path)})
 
 
 def _taken(condition: Condition, paths: Mapping[str, Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ def plan_rows(request: Request, out: Path) -> dict[str, Any]:
 
     Nothing is started and nothing is written. Raises `out-not-ours` where a run would.
     """
+    request.check()
     claim.check(out, request.asked, request.pairs, request.attributions)
     request.check_code(out)
     loads = {

@@ -21,16 +21,36 @@ Notify = Callable[[dict[str, Any]], None]
 def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
+    _check_sampler(request, out)
     for reason in refused_corners(request, out):
         raise reason
     request.check_code(out)
     request.check_engines(request.cells, out)
     with claimed(out, request.asked, request.pairs, request.attributions) as root:
+        _forget_dropped(root, request)
         for cell in (c for c in request.cells if c.refused):
             captures.store_refused(root, request.tasks(cell), cell.refused or "")
         corpus = request.ids.corpus or _drawn(root, request)
         _capture(root, request, orders(request, request.cells), corpus, notify)
         return conclude(root)
+
+
+def _check_sampler(request: Request, out: Path) -> None:
+    """Where nobody can draw the ids and nobody has, no cell can run: that is the thing to say."""
+    for cell in (c for c in request.cells if c.draws and c.refused):
+        rollouts = [t for t in request.tasks(cell) if t.capture.path == "rollout"]
+        if not any(store.is_sealed(store.trace_folder(out, t.trace)) for t in rollouts):
+            raise MismatchError(
+                "sampler-refused", condition=cell.condition.spec, reason=cell.refused
+            )
+
+
+def _forget_dropped(root: Path, request: Request) -> None:
+    """The failure of a capture that the study no longer asks for is nobody's any more."""
+    asked = {task.trace for cell in request.cells for task in request.tasks(cell)}
+    for folder in sorted((root / "failed").glob("*/*")):
+        if f"{folder.parent.name}/{folder.name}" not in asked:
+            store.discard(folder)
 
 
 def refused_corners(request: Request, out: Path) -> Iterator[MismatchError]:

@@ -110,6 +110,39 @@ def test_a_study_grows_and_never_takes_another_condition_for_its_own(
     assert (tmp_path / "o" / "traces" / "hot" / "score-1").is_dir()
 
 
+def test_a_failed_cell_that_is_dropped_from_the_study_is_forgotten(
+    study: Path, tmp_path: Path, probe: Probe
+) -> None:
+    """Its failure spoils the exit code of the study that names it, and of no later one."""
+    text = (
+        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.01, 0.02, 0.05]", "0.01")
+    )
+    breaks = '[[condition]]\nside = "train"\nid = "breaks"\nspec = "toy:arg.nothing=1"\n'
+    study.write_text(text + breaks)
+    assert probe("run", study, "--out", "o").code == 7
+    study.write_text(text)
+    assert probe("run", study, "--out", "o").code == 0
+    assert not list((tmp_path / "o").glob("failed/breaks/*"))
+
+
+def test_where_nobody_can_draw_the_ids_that_is_said(study: Path, probe: Probe) -> None:
+    """The one who draws cannot run here: no capture is blamed and no folder begun."""
+    text = study.read_text()
+    study.write_text(text[: text.index("[infer]")] + '[infer]\nengine = "vllm"\ntp = 640\n')
+    refused = probe("run", study, "--out", "o")
+    assert refused.code == 2 and "tp=640 draws the ids, and it cannot run here" in refused.err
+
+
+def test_plan_refuses_what_run_refuses(study: Path, probe: Probe) -> None:
+    """An engine that cannot be the trainer's side."""
+    text = study.read_text()
+    study.write_text('model = "ckpt"\nprompts = "prompts.jsonl"\n[train]\nengine = "vllm"\n'
+                     + text[text.index("[infer]"):])  # fmt: skip
+    said = [probe(verb, study, "--out", "o") for verb in ("plan", "run")]
+    assert [s.code for s in said] == [2, 2]
+    assert all("vllm cannot be the train side" in s.err for s in said)
+
+
 def test_machines_share_a_study_cell_by_cell(study: Path, tmp_path: Path, probe: Probe) -> None:
     """capture --only takes one cell; who draws the ids comes first; run compares what is there, and
     equals a run that took it all itself.

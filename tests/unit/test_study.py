@@ -74,6 +74,18 @@ def test_pairs_are_chosen_by_pattern_and_the_train_side_is_left(tmp_path: Path) 
     ]
 
 
+def test_a_pair_that_two_patterns_name_is_made_once(tmp_path: Path) -> None:
+    """Whether one pattern names it twice, from either end, or two patterns do."""
+    once = '[[pair]]\nleft = "toy-fp*"\nright = "toy-fp32-*"\n'
+    study = _study(tmp_path, _with(tables=once + once))
+    paths = {c.id: ("score",) for c in study.sides["train"]} | {"toy-fp64": ("decode",)}
+    ends = [
+        frozenset({(e.left.id, e.left_path), (e.right.id, e.right_path)})
+        for e in pairs_of(study, paths)
+    ]
+    assert len(ends) == len(set(ends)) == 7
+
+
 def _pairs(study: Study) -> None:
     paths = {c.id: ("score",) for c in study.sides["train"]}
     pairs_of(study, paths | {c.id: ("decode",) for c in study.sides["infer"]})
@@ -93,12 +105,20 @@ def _pairs(study: Study) -> None:
         (BASE.replace('"fp32"]', '"fp16"]'), "two conditions have the id 'toy-fp16-noise_0.01'"),
         (BASE.replace('["fp16", "fp32"]', "[]"), "axis dtype of .* has no value"),
         (BASE.replace('engine = "toy"\ndtype = "fp64"', ""), "names no engine"),
-        (_with(tables='[[exclude]]\ndtype = "bf16"\n'), "matches no condition.*dtype=fp64"),
+        (_with(tables='[[exclude]]\ndtype = "bf16"\n'), "no condition.*dtype is fp16, fp32"),
+        (_with(tables='[[exclude]]\ndtpe = "fp16"\n'), "No condition has 'dtpe'.*mean 'dtype'"),
+        (_with(tables='[[exclude]]\nside = "trian"\n'), "Sides: train, infer.*mean 'train'"),
+        (_with(top="paths = []\n"), "study.toml: 'paths' names no path"),
+        (BASE.replace("noise =", "nose ="), r"study.toml: \[train\]: Engine toy has no option"),
+        (_with(tables='[[attribute]]\nid = "a"\nleft = "x"\nright = "y"\npathh = "decode"\n'),
+         "unknown key 'attribute.0.pathh'.*mean 'path'"),
+        (_with(tables='[[attribute]]\nid = "a"\nleft = "x"\nright = "y"\npath = "decod"\n'),
+         "has the path 'decod'.*mean 'decode'"),
         (_with(tables='[[exclude]]\nside = "infer"\n'), "leave no condition on the infer side"),
         (_with(tables='[[pair]]\nleft = "toy-fp2*"\nright = "toy-fp64"\n'), "matches no condition"),
         (
             _with(tables='[[pair]]\nleft = "toy-fp16*"\nright = "toy-fp64"\npath = "prefil"\n'),
-            r"has nothing to compare.*Paths taken: toy-fp16.* score; .*toy-fp64 decode",
+            r"has nothing to compare.*Paths taken: toy-fp16.* score; .*toy-fp64 decode.*'prefill'",
         ),
         (BASE.replace("noise =", 'model = "m"\nnoise ='), "has no 'm'"),
         (_with(top='rollout = "toy-fp64"\n'), "the ids are given"),

@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-OURS = ("distributed", "dtypes", "rows")
+OURS = ("hf.distributed", "dtypes", "hf.rows")
 TORCH = (
     "torch",
     "torch.distributed",
@@ -40,13 +40,13 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
 @pytest.fixture
 def distributed(torch: MagicMock) -> Iterator[ModuleType]:
     """hf's distributed.py over that torch; forgotten afterwards, so that nobody else meets it."""
-    names = [f"mismatch.engines.hf.{name}" for name in OURS]
+    names = [f"mismatch.engines.{name}" for name in OURS]
     kept = {name: sys.modules.pop(name, None) for name in names}
     yield importlib.import_module(names[0])
-    package = importlib.import_module("mismatch.engines.hf")
     for name, module in kept.items():
         del sys.modules[name]
-        delattr(package, name.rpartition(".")[2])
+        package, _, own = name.rpartition(".")
+        delattr(importlib.import_module(package), own)
         if module is not None:
             sys.modules[name] = module
 
