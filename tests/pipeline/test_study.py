@@ -117,7 +117,8 @@ def test_a_failed_cell_that_is_dropped_from_the_study_is_forgotten(
     text = (
         study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.01, 0.02, 0.05]", "0.01")
     )
-    breaks = '[[condition]]\nside = "train"\nid = "breaks"\nspec = "toy:arg.nothing=1"\n'
+    breaks = '[[condition]]\nside = "train"\nid = "breaks"\nspec = "python:file=bad.py,object=X"\n'
+    (tmp_path / "bad.py").write_text("X = 1\n")
     study.write_text(text + breaks)
     assert probe("run", study, "--out", "o").code == 7
     study.write_text(text)
