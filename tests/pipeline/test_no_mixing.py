@@ -72,7 +72,7 @@ spec = "toy:dtype=fp64"
         ('[[attribute]]\nid = ".."\nleft = "a"\nright = "b"\npath = "decode"\n', "attribute.0.id"),
         (2 * '[[attribute]]\nleft = "toy-fp64"\nright = "toy-noise_0.05"\npath = "decode"\n',
          "two attributions have the id 'attribution'"),
-        ('[[condition]]\nside = "infer"\nid = "toy-fp16"\nspec = "toy:dtype=fp32"\n'
+        ('[[condition]]\nside = "infer"\nid = "toy-fp16-infer"\nspec = "toy:dtype=fp32"\n'
          '[[condition]]\nside = "infer"\nid = "end"\nspec = "toy:dtype=fp16,noise=1"\n'
          '[[attribute]]\nleft = "toy-fp64"\nright = "end"\npath = "decode"\n',
          "has the id of toy:dtype=fp32"),
