@@ -203,6 +203,19 @@ NEUTRAL: dict[str, float] = {
     "frequency_penalty": 0.0,
 }
 
+
+def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampler's settings that change anything."""
+    return {n: v for n, v in settings.items() if v != NEUTRAL[n]}
+
+
+def columns(values: Values, topk: int) -> int:
+    """How many of the likeliest tokens were given, at the position that has most."""
+    if values.top_ids is None or not len(values.top_ids):
+        return 0
+    return int((values.top_ids[:, :topk] >= 0).sum(axis=1).max())
+
+
 #: Columns beside the log-probability that have one float for each position.
 BESIDE = ("entropy", "kept_mass")
 

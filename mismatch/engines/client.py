@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mismatch import wire
 from mismatch.engines import tokens
 from mismatch.engines.http import Server, ServerError
@@ -37,9 +39,10 @@ class Client:
         self.request: dict[str, Any] = {}
         self.path = ""
         self.calls: set[int] = set()
+        self.columns: set[int] = set()
 
     def configure(self, options: dict[str, Any]) -> None:
-        self.request = options
+        self.request, self.columns = options, set()
 
     @property
     def topk(self) -> int:
@@ -49,6 +52,23 @@ class Client:
         """One call: every body's answer, in order."""
         self.calls.add(len(bodies))
         return self.server.post_all(path, bodies, MOST_UNDER_WAY, self.events.tick)
+
+    def took(self, values: Sequence[wire.Values]) -> None:
+        """Answers that were read: how many of the likeliest tokens they gave."""
+        self.columns |= {wire.columns(value, self.topk) for value in values}
+
+    def given_topk(self) -> int:
+        """As asked, if the answers had that many columns or the whole vocabulary."""
+        most = max(self.columns, default=0)
+        return self.topk if most == min(self.topk, self.vocabulary or self.topk) else most
+
+    def check_drawn(self, ids: np.ndarray) -> None:
+        """A model of another vocabulary is another model."""
+        if self.vocabulary is not None and len(ids) and int(ids.max()) >= self.vocabulary:
+            raise ServerError(
+                f"{self.server.url} drew the id {ids.max()}, which is outside the checkpoint's "
+                f"vocabulary of {self.vocabulary}: it serves another model"
+            )
 
     def check_ids(self, rows: Iterable[Sequence[int]]) -> None:
         """No id outside the vocabulary is ever sent: there are engines that die of one."""
@@ -89,11 +109,6 @@ class Client:
 
     def close(self) -> None:
         self.server.close()
-
-
-def moved(settings: dict[str, float]) -> dict[str, float]:
-    """The sampler's settings that change anything."""
-    return {n: v for n, v in settings.items() if v != wire.NEUTRAL[n]}
 
 
 def _sha256(file: Path) -> str:

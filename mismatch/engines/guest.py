@@ -121,12 +121,29 @@ def _keep_one_source(folder: Path, worker: Any) -> None:
     note, now = folder / "identity.json", worker.identity()
     kept = note.is_file() and any((folder / "parts").rglob("*.npz"))
     then = wire.read_json(note) if kept else now
-    if then != now:
+    if _at_load(then, now) != now:
         raise ValueError(
             f"the server or code is not the one that gave what is kept of this run (then {then}, "
             f"now {now}): run again in a new folder"
         )
-    wire.write_json(note, now)
+    wire.write_json(note, then)
+
+
+def _at_load(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Of what is noted, what was known once the code was loaded; it may have imported more since
+    (the host has compared those files before it started this process).
+    """
+    if "files" not in now:
+        return then
+    return {**then, "files": {n: d for n, d in then["files"].items() if n in now["files"]}}
+
+
+def _note_files(folder: Path, worker: Any) -> None:
+    """What the user's code imported only when it was asked: a resume must find it as it was."""
+    note = folder / "identity.json"
+    if RANK == 0 and note.is_file() and "files" in (now := worker.identity()):
+        then = wire.read_json(note)
+        wire.write_json(note, {**then, "files": {**then["files"], **now["files"]}})
 
 
 def _encode(folder: Path, worker: Any) -> list[np.ndarray]:
@@ -168,6 +185,7 @@ def _capture(
                 kept.add(call, rows)
     finally:
         kept.flush()
+        _note_files(folder, worker)
     facts = worker.facts()
     if RANK == 0:
         wire.write_json(wire.facts_path(folder, plan.name), wire.finite(facts))

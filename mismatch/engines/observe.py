@@ -18,7 +18,8 @@ SWITCHES = (
 #: What looks like a secret is never read; where caches lie and torchrun's names for a launch change
 #: no number.
 _LEFT_OUT = re.compile(
-    r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CACHE_DIR|CACHE_ROOT|^TORCHELASTIC_", re.IGNORECASE
+    r"KEY|TOKEN|SECRET|PASS|BEARER|CREDENTIAL|AUTH|CACHE_DIR|CACHE_ROOT|^TORCHELASTIC_",
+    re.IGNORECASE,
 )
 
 
@@ -34,10 +35,14 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def is_switch(name: str) -> bool:
+    """Whether a variable of that name is read and kept as a switch."""
+    return name.startswith(SWITCHES) and not _LEFT_OUT.search(name)
+
+
 def read_switches() -> dict[str, str]:
     """Environment variables that steer kernels, as they are now."""
-    chosen = (n for n in os.environ if n.startswith(SWITCHES) and not _LEFT_OUT.search(n))
-    return {name: os.environ[name] for name in sorted(chosen)}
+    return {name: os.environ[name] for name in sorted(filter(is_switch, os.environ))}
 
 
 #: As they stood when the guest started: engines add variables of their own, with random names in.

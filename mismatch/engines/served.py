@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mismatch.engines import observe
 from mismatch.engines.base import Machine
 from mismatch.model import Condition, Option
 
@@ -29,6 +30,9 @@ def refuse(condition: Condition, machine: Machine) -> str | None:
     """A client needs an address; whether somebody answers there shows when it is asked."""
     if "url" not in condition.options:
         return "no url says where the server is"
+    holder = str(condition.options.get("key_env", ""))
+    if observe.is_switch(holder):
+        return "key_env names a variable that is recorded as a switch: put the key into another"
     for name in condition.options:
         if name.startswith("arg."):
             return f"{name} is for an engine's constructor, and the server runs already"

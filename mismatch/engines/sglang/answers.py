@@ -23,6 +23,8 @@ def drawn(answer: Any, topk: int) -> tuple[np.ndarray, wire.Values]:
     """The ids that a request generated, and their values at that time."""
     ids = np.array(need(answer, "output_ids"), np.int32)
     about = need(answer, "meta_info")
+    if (about.get("finish_reason") or {}).get("type") == "abort":
+        raise ServerError("the server aborted a request: nobody else may pause or update it now")
     said = need(about, "output_token_logprobs")
     if [entry[1] for entry in said] != ids.tolist():
         raise ServerError("the log-probabilities that came back are of other tokens")
@@ -46,8 +48,8 @@ def prompted(
         raise ServerError(f"{len(ids)} ids were sent, {len(said)} values came back")
     if not all(echoes(i, entry[1], vocabulary) for i, entry in zip(ids, said, strict=True)):
         raise ServerError("the server scored other ids than it was sent")
-    columns = topk if asked is None else topk + asked.shape[1]
-    values = wire.blank(len(ids), columns)
+    width = topk if asked is None else topk + asked.shape[1]
+    values = wire.blank(len(ids), width)
     values.logprobs[1:] = [_value(entry[0], at) for at, entry in enumerate(said) if at]
     if topk:
         _fill_top(values, need(about, "input_top_logprobs"), topk)
@@ -74,13 +76,6 @@ def echoes(sent: int, back: int, vocabulary: int | None) -> bool:
 def highest(answer: Any) -> float:
     """The likeliest token's value at the one position that was generated."""
     return float(need(answer, "meta_info", "output_top_logprobs", 0, 0, 0))
-
-
-def columns(values: wire.Values, topk: int) -> int:
-    """How many of the likeliest tokens the answer gave, at the position that has most."""
-    if values.top_ids is None or not len(values.top_ids):
-        return 0
-    return int((values.top_ids[:, :topk] >= 0).sum(axis=1).max())
 
 
 def _fill_top(values: wire.Values, said: Sequence[Any], topk: int) -> None:

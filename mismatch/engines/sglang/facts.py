@@ -30,9 +30,9 @@ def observed(
                                      "rl_on_policy_target", "quantization")},
             **_plain(settings),
             "tp": first["tp"] if len(ranks) == first["tp"] else len(ranks),
-            "dtype": "+".join(SHORT.get(d, d) for d in first["dtypes"]),
+            "dtype": _dtype(first),
             "lm_head": SHORT.get(first["lm_head"], first["lm_head"]),
-            "kv_cache_dtype": arguments.kv_cache_dtype,
+            "kv_cache_dtype": _kv_cache(first, arguments.kv_cache_dtype),
             "logprobs_mode": "raw_logprobs" if first["raw"] else "scaled_logprobs",
             "topk": topk,
         },
@@ -43,6 +43,23 @@ def observed(
                                  "kv_cache", "kv_tokens", "tree_cache", "overlap")},
         "sampling_backend": arguments.sampling_backend,
     }  # fmt: skip
+
+
+#: Our names of what a KV cache holds.
+KV = {"bfloat16": "bf16", "float8_e4m3fn": "fp8_e4m3", "float8_e5m2": "fp8_e5m2"}
+
+
+def _dtype(rank: Mapping[str, Any]) -> str:
+    """The weights'; where layers are quantised, the one that the others and the products have."""
+    dtypes = [rank["model_dtype"]] if rank["quantization"] else rank["dtypes"]
+    return "+".join(SHORT.get(d, d) for d in dtypes)
+
+
+def _kv_cache(rank: Mapping[str, Any], resolved: str) -> str:
+    """What the cache holds; auto only where that is the model's own dtype."""
+    if resolved == "auto" and rank["kv_cache"] == rank["model_dtype"]:
+        return "auto"
+    return str(KV.get(rank["kv_cache"], rank["kv_cache"]))
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +73,10 @@ def space(path: str, settings: Mapping[str, Any], scaled: bool) -> dict[str, Any
     """What the values are of. Cuts are made after they are taken, a temperature before, and none of
     it touches an input's. scaled: the temperature is in the values of what was drawn.
     """
-    moved = {n: v for n, v in settings.items() if v != wire.NEUTRAL[n]}
-    inside = {n: v for n, v in moved.items() if n == "temperature" and scaled and path != "prefill"}
+    moved = wire.moved(settings)
+    # Where the likeliest token alone can be drawn sglang divides by no temperature.
+    divided = scaled and path != "prefill" and settings.get("top_k") != 1
+    inside = {n: v for n, v in moved.items() if n == "temperature" and divided}
     drawn = ", ".join(f"{n}={v}" for n, v in moved.items() if n not in inside)
     words = "log-probabilities of the model"
     if inside:

@@ -24,6 +24,7 @@ from sglang.srt.managers.scheduler import (  # type: ignore[import-not-found]
 from sglang.srt.sampling.custom_logit_processor import (  # type: ignore[import-not-found]
     CustomLogitProcessor,
 )
+from sglang.srt.server_args import get_global_server_args  # type: ignore[import-not-found]
 
 from mismatch import wire
 from mismatch.engines import observe
@@ -122,6 +123,7 @@ def _about_model(runner: Any) -> dict[str, Any]:
     model, backend = runner.model, type(runner.attn_backend).__name__
     return {
         "dtypes": sorted({_plain(p.dtype) for p in model.parameters()}),
+        "model_dtype": _plain(runner.model_config.dtype),
         "model_class": type(model).__name__,
         "attention": BACKENDS.get(backend, _flash_attention(runner, backend)),
         "attention_class": backend,
@@ -154,9 +156,12 @@ def _about_scheduler(scheduler: Any) -> dict[str, Any]:
 
 def _head_dtype(model: Any) -> str:
     """In which dtype the last projection runs."""
-    if model.logits_processor.use_fp32_lm_head:
+    processor, head = getattr(model, "logits_processor", None), getattr(model, "lm_head", None)
+    if getattr(processor, "use_fp32_lm_head", False):
         return "float32"
-    return _plain(model.lm_head.weight.dtype)
+    if get_global_server_args().rl_on_policy_target is not None:
+        return "bfloat16"  # whatever the weight is
+    return _plain(getattr(getattr(head, "weight", None), "dtype", ""))
 
 
 def _plain(dtype: Any) -> str:

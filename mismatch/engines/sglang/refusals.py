@@ -69,6 +69,8 @@ def _contradictions(options: Options, gpu: bool, fit: int) -> str | None:
             f"attention={options['attention']} has no deterministic mode; those that have are "
             f"{', '.join(DETERMINISTIC)}"
         )
+    if invariant and options.get("min_p"):
+        return "min_p kills sglang's deterministic sampler: its own assertion forbids the two"
     if "lm_head" in options and options.get("dtype") == "fp32":
         return "lm_head=fp32 has no meaning with dtype=fp32: the whole model is fp32"
     return None

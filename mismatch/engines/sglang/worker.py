@@ -146,7 +146,7 @@ class Worker:
         ]
 
     def _count(self, values: Iterable[wire.Values]) -> None:
-        self._columns |= {answers.columns(value, self.topk) for value in values}
+        self._columns |= {wire.columns(value, self.topk) for value in values}
 
     def _generate(
         self, rows: list[list[int]], params: Sequence[dict[str, Any]], **more: Any
@@ -182,6 +182,8 @@ class Worker:
     def facts(self) -> dict[str, Any]:
         folder = Path.cwd() / "ranks"
         folder.mkdir(exist_ok=True)
+        for before in folder.glob("rank-*.json"):
+            before.unlink()
         self._ranks("tell", folder=str(folder))
         ranks = [wire.read_json(p) for p in sorted(folder.glob("rank-*.json"))]
         calls, self._calls = sorted(self._calls), set()

@@ -24,10 +24,12 @@ TOLD = (
 )  # fmt: skip
 #: By how much temperature 2 must move a value to be in it, in nats.
 MOVED = 0.01
+#: What of /model_info.
+ABOUT = ("architectures", "is_generation", "model_path", "model_type", "weight_version")
 #: A defect of sglang 0.5.15: it answers with the tokenizer's own limit, too large a number for its
 #: JSON where there is none.
 ENDLESS = (
-    "sglang 0.5.15 cannot tokenise where tokenizer_config.json has no model_max_length: add one, "
+    "; sglang 0.5.15 cannot tokenise where tokenizer_config.json has no model_max_length: add one, "
     "or give the prompts as token_ids"
 )
 
@@ -43,7 +45,8 @@ class Worker(Client):
 
     def _ask_what_runs(self) -> None:
         """Both addresses have an older name each, which servers of 2025 know alone."""
-        self.about = self._either("/model_info", "/get_model_info")
+        about = self._either("/model_info", "/get_model_info")
+        self.about = {name: about[name] for name in ABOUT if name in about}
         info = self._either("/server_info", "/get_server_info")
         self.told = {name: info[name] for name in TOLD if name in info}
         self.served = str(info.get("served_model_name") or need(self.about, "model_path"))
@@ -64,7 +67,7 @@ class Worker(Client):
 
     def identity(self) -> dict[str, Any]:
         """What it was started with, and which weights it was last given."""
-        return {"weights": self.about.get("weight_version"), **self.told}
+        return {**self.about, "served": self.served, **self.told}
 
     def _is_scaled(self) -> bool:
         """Whether the temperature is in the values, seen by its effect (the server's environment
@@ -95,7 +98,7 @@ class Worker(Client):
         try:
             answer = self.server.post("/tokenize", {kind: prompt[kind]})
         except ServerError as reason:
-            raise ServerError(f"{reason} ({ENDLESS})") from None
+            raise ServerError(f"{reason}{ENDLESS if '(500)' in str(reason) else ''}") from None
         return list(need(answer, "tokens"))
 
     def texts(self, ids: list[int]) -> list[str]:
@@ -114,7 +117,11 @@ class Worker(Client):
         self.path = "rollout"
         more = {"max_new_tokens": self.job.sampling["max_tokens"]}
         said = self._generate([p.tolist() for p in prompts], {**self._settings(), **more})
-        return [answers.drawn(answer, self.topk) for answer in said]
+        drawn = [answers.drawn(answer, self.topk) for answer in said]
+        for ids, _ in drawn:
+            self.check_drawn(ids)
+        self.took([values for _, values in drawn])
+        return drawn
 
     def score(
         self, path: str, sequences: list[np.ndarray], first: list[int], asked: list[np.ndarray]
@@ -129,6 +136,7 @@ class Worker(Client):
         said = self._generate(rows, {**self._settings(), "max_new_tokens": 0}, wanted)
         for k, ids, answer, top in zip(busy, rows, said, wanted, strict=True):
             values[k] = answers.prompted(answer, ids, self.vocabulary, self.topk, top)
+        self.took([values[k] for k in busy])
         return values
 
     def _settings(self) -> dict[str, float]:
@@ -152,7 +160,16 @@ class Worker(Client):
         for body, top in zip(bodies, asked or [None] * len(bodies), strict=True):
             if top is not None:
                 body["token_ids_logprob"] = answers.given(top)
-        return self.ask_all("/generate", bodies)
+        said = self.ask_all("/generate", bodies)
+        known = str(self.about.get("weight_version"))
+        for answer in said:
+            version = need(answer, "meta_info").get("weight_version")
+            if version is not None and str(version) != known:
+                raise ServerError(
+                    f"the server was handed other weights ({version}, first {known}) in the middle "
+                    "of this capture: run it again in a new folder"
+                )
+        return said
 
     # ------------------------------------------------------------ facts
 
@@ -164,7 +181,7 @@ class Worker(Client):
             "observed": {
                 "url": self.job.options["url"],
                 "served_model": self.served,
-                "topk": self.topk,
+                "topk": self.given_topk(),
             },
             **facts.space(self.path, settings, self.scaled),
             "requests_per_call": calls,

@@ -22,6 +22,8 @@ MOVED = 0.01
 
 def drawn(choice: Any, topk: int) -> tuple[np.ndarray, wire.Values]:
     """The ids that a request generated, and their values at that time."""
+    if choice.get("finish_reason") == "abort":
+        raise ServerError("the server aborted a request: nobody else may pause or update it now")
     ids = np.array(need(choice, "token_ids"), np.int32)
     values = wire.blank(len(ids), topk)
     said = need(choice, "logprobs")

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe
-from mismatch.engines.client import MOST_UNDER_WAY, PROBES, Client, moved
+from mismatch.engines.client import MOST_UNDER_WAY, PROBES, Client
 from mismatch.engines.http import ServerError, need
 from mismatch.engines.vllm import space
 from mismatch.engines.vllm_server import answers
+
+#: What of /server_info is kept.
+TOLD = {
+    "model_config": (
+        "dtype", "enforce_eager", "logprobs_mode", "max_logprobs", "max_model_len", "quantization",
+        "seed",
+    ),
+    "parallel_config": (
+        "data_parallel_size", "enable_expert_parallel", "pipeline_parallel_size",
+        "tensor_parallel_size",
+    ),
+    "cache_config": ("block_size", "cache_dtype", "enable_prefix_caching", "num_gpu_blocks"),
+    "scheduler_config": (
+        "async_scheduling", "enable_chunked_prefill", "max_num_batched_tokens", "max_num_seqs",
+    ),
+    "attention_config": ("backend",),
+    "compilation_config": ("cudagraph_mode", "mode"),
+}  # fmt: skip
 
 
 class Worker(Client):
@@ -97,7 +115,11 @@ class Worker(Client):
         most = self.job.sampling["max_tokens"]
         body = {**self._settings(), "max_tokens": most, "logprobs": self.topk}
         choices = self._complete([p.tolist() for p in prompts], body)
-        return [answers.drawn(choice, self.topk) for choice in choices]
+        drawn = [answers.drawn(choice, self.topk) for choice in choices]
+        for ids, _ in drawn:
+            self.check_drawn(ids)
+        self.took([values for _, values in drawn])
+        return drawn
 
     def score(
         self, path: str, sequences: list[np.ndarray], first: list[int], asked: Any
@@ -107,6 +129,7 @@ class Worker(Client):
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
         run = self._decode if path == "decode" else self._prefill
         found = run([sequences[k].tolist() for k in busy], [first[k] for k in busy])
+        self.took(found)
         for k, value in zip(busy, found, strict=True):
             values[k] = value
         return values
@@ -173,11 +196,11 @@ class Worker(Client):
             "observed": {
                 "url": self.job.options["url"],
                 "served_model": self.card["id"],
-                "topk": self.topk,
+                "topk": self.given_topk(),
             },
             "logprobs_mode": self.mode,
             "logprob_space": space.in_words(self.path, self.mode, settings),
-            "scored_as": moved(settings) if space.scaled(self.path, self.mode) else {},
+            "scored_as": wire.moved(settings) if space.scaled(self.path, self.mode) else {},
             "sampling": settings,
             "requests_per_call": calls,
             "device": "the server's; it does not say",
@@ -186,10 +209,19 @@ class Worker(Client):
                 "model": {n: self.card.get(n) for n in ("id", "root", "parent", "max_model_len")},
                 "fingerprints": sorted(self.fingerprints),
                 "cache": _cache_config(self.server.text_if_there("/metrics")),
-                "config": (self.config or {}).get("vllm_config"),
+                "config": _told((self.config or {}).get("vllm_config") or {}),
             },
             "versions": {**observe.versions(("httpx",)), "vllm": self.version},
         }
+
+
+def _told(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What is kept of a server's configuration: the whole of it has its keys too."""
+    return {
+        section: {n: str(config[section][n]) for n in names if n in config[section]}
+        for section, names in TOLD.items()
+        if isinstance(config.get(section), dict)
+    }
 
 
 def _cache_config(metrics: str) -> dict[str, str]:

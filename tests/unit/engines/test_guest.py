@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mismatch import wire
 from mismatch.engines import guest
 from mismatch.engines.guest import _to_make
 
@@ -49,3 +50,26 @@ def test_a_resume_asks_the_same_server(tmp_path: Path) -> None:
             (tmp_path / "parts" / "c" / "score-1" / "000000.npz").touch()
     with pytest.raises(ValueError, match="not the one that gave what is kept"):
         guest._keep_one_source(tmp_path, _Server("b"))
+
+
+class _Code:
+    """The user's own code, which imports more as it is asked."""
+
+    def __init__(self, **files: str) -> None:
+        self.files = files
+
+    def identity(self) -> dict[str, object]:
+        return {"digest": "d", "files": self.files}
+
+
+def test_what_code_imports_late_is_noted_and_does_not_stop_a_resume(tmp_path: Path) -> None:
+    """The note grows by what a call imported; at the next load only what is loaded is compared."""
+    guest._keep_one_source(tmp_path, _Code(mine="1"))
+    (tmp_path / "parts" / "c" / "score-1").mkdir(parents=True)
+    (tmp_path / "parts" / "c" / "score-1" / "000000.npz").touch()
+    guest._note_files(tmp_path, _Code(mine="1", late="2"))
+    assert wire.read_json(tmp_path / "identity.json")["files"] == {"mine": "1", "late": "2"}
+    guest._keep_one_source(tmp_path, _Code(mine="1"))
+    assert wire.read_json(tmp_path / "identity.json")["files"] == {"mine": "1", "late": "2"}
+    with pytest.raises(ValueError, match="not the one that gave"):
+        guest._keep_one_source(tmp_path, _Code(mine="3"))

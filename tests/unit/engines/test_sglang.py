@@ -77,6 +77,7 @@ def test_a_cpu_gets_what_sglang_needs_to_start_there() -> None:
         ("deterministic=true,attention=torch_native", GPUS, "no deterministic mode"),
         ("rl_on_policy_target=fsdp,deterministic=false", GPUS, "switches on the deterministic"),
         ("dtype=fp32,lm_head=fp32", GPUS, "the whole model is fp32"),
+        ("deterministic=true,min_p=0.1", GPUS, "min_p kills"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_reason(
@@ -138,7 +139,8 @@ def test_the_temperature_is_in_values_that_were_drawn_and_in_no_inputs(
 
 def _rank(**change: object) -> dict:
     told = {
-        "dtypes": ["bfloat16"], "attention": "torch_native", "attention_class": "X",
+        "dtypes": ["bfloat16"], "model_dtype": "bfloat16",
+        "attention": "torch_native", "attention_class": "X",
         "eager": True, "max_running_requests": 8, "radix_cache": True, "kv_cache": "bfloat16",
         "chunked_prefill_size": -1, "deterministic": False, "rl_on_policy_target": None,
         "quantization": None, "seen": {"temperature": [1.0], "top_p": [1.0],
@@ -160,3 +162,19 @@ def test_ranks_must_agree_and_be_all_there() -> None:
     assert facts.observed([_rank()], _Arguments(), "decode", 0)["observed"]["tp"] == 1
     with pytest.raises(RuntimeError, match="disagree about dtypes"):
         facts.observed([_rank(), _rank(dtypes=["float16"])], _Arguments(), "decode", 0)
+
+
+def test_where_only_the_likeliest_can_be_drawn_no_temperature_is_in_the_values() -> None:
+    """sglang takes its greedy branch then, which divides by nothing."""
+    told = facts.space("rollout", {**wire.NEUTRAL, "temperature": 0.7, "top_k": 1}, scaled=True)
+    assert told["scored_as"] == {}
+
+
+def test_the_cache_and_quantised_weights_are_told_as_they_are() -> None:
+    """auto is what was resolved only where the cache has the model's dtype; quantised layers beside
+    others are of the model's dtype."""
+    rank = _rank(kv_cache="float8_e4m3fn", quantization="fp8", dtypes=["bfloat16", "float8_e4m3fn"])
+    told = facts.observed([rank, rank], _Arguments(), "decode", 0)["observed"]
+    assert (told["kv_cache_dtype"], told["dtype"]) == ("fp8_e4m3", "bf16")
+    plain = facts.observed([_rank(), _rank()], _Arguments(), "decode", 0)["observed"]
+    assert plain["kv_cache_dtype"] == "auto"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mismatch import store
+from mismatch import store, wire
 from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import Machine
 from mismatch.engines.http import ServerError
@@ -40,7 +40,7 @@ def test_drawn_tokens_with_their_values(answer: Any) -> None:
     np.testing.assert_allclose(values.logprobs, [e[0] for e in said["output_token_logprobs"]])
     assert values.top_ids is not None
     assert values.top_ids[0].tolist() == [e[1] for e in said["output_top_logprobs"][0]]
-    assert answers.columns(values, 2) == 2
+    assert wire.columns(values, 2) == 2
 
 
 def test_an_inputs_own_tokens_with_their_values(answer: Any) -> None:
@@ -132,6 +132,13 @@ def test_a_broken_answer_about_a_response_is_refused(
         answers.drawn(answer, 0)
 
 
+def test_an_aborted_request_is_no_short_response(answer: Any) -> None:
+    """Whoever updates the weights of a running server aborts what is under way."""
+    answer["meta_info"]["finish_reason"] = {"type": "abort", "message": "weights"}
+    with pytest.raises(ServerError, match="aborted a request"):
+        answers.drawn(answer, 0)
+
+
 # ---------------------------------------------------------------- which server it is
 
 
@@ -191,6 +198,36 @@ def test_a_server_that_changes_under_way_is_noticed(tmp_path: Path) -> None:
     worker.server = now
     with pytest.raises(ServerError, match="changed in the middle"):
         worker._check_it_is_the_same()
+
+
+def test_other_weights_or_another_model_show_in_an_answer(tmp_path: Path, answer: Any) -> None:
+    """Each has the version of the weights; an id outside the vocabulary is another model's."""
+    worker = _worker(tmp_path / "tiny", _Server())
+    worker.ask_all = lambda path, bodies: [answer] * len(bodies)  # type: ignore[method-assign]
+    assert worker._generate([[1]], {}) == [answer]
+    worker.check_drawn(np.array([63]))
+    with pytest.raises(ServerError, match="outside the checkpoint's vocabulary of 64"):
+        worker.check_drawn(np.array([64]))
+    answer["meta_info"]["weight_version"] = "step-2"
+    with pytest.raises(ServerError, match=r"other weights \(step-2, first default\)"):
+        worker._generate([[1]], {})
+
+
+def test_a_restart_on_another_checkpoint_is_another_server(tmp_path: Path) -> None:
+    """All of its arguments may be the same."""
+    worker, now = _worker(tmp_path / "tiny", _Server()), _Server()
+    now.said["/model_info"]["model_path"] = "/srv/other"
+    worker.server = now  # type: ignore[assignment]
+    with pytest.raises(ServerError, match="changed in the middle"):
+        worker._check_it_is_the_same()
+
+
+def test_a_key_is_in_no_variable_that_is_recorded() -> None:
+    """Switches that steer kernels are kept with a trace."""
+    engine = ENGINES["sglang_server"]
+    for name, refused in (("VLLM_DOOR", True), ("VLLM_API_KEY", False), ("MINE", False)):
+        reason = engine.refuse(parse_condition(f"sglang:url={HERE},key_env={name}"), Machine())
+        assert bool(reason and "recorded as a switch" in reason) is refused
 
 
 def test_a_server_of_another_kind_is_said_to_be_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mismatch.engines import ENGINES, find_for, parse_condition
 from mismatch.engines.base import Machine
 from mismatch.engines.http import ServerError
 from mismatch.engines.vllm_server import answers
-from mismatch.engines.vllm_server.worker import Worker
+from mismatch.engines.vllm_server.worker import Worker, _told
 from mismatch.errors import MismatchError
 from mismatch.wire import Events, Job
 
@@ -228,3 +228,16 @@ def test_a_served_folder_with_other_weights_is_refused(tmp_path: Path) -> None:
         _worker(own).check_weights(root)
     with pytest.raises(ServerError, match=r"model\.safetensors is not the checkpoint's"):
         _worker(own).check_weights(other)
+
+
+def test_a_servers_keys_are_not_kept_with_its_configuration() -> None:
+    """Its whole configuration has them; what is kept is named."""
+    config = {"model_config": {"dtype": "torch.bfloat16", "hf_token": "hf_x"}, "kv_transfer": {}}
+    assert _told(config) == {"model_config": {"dtype": "torch.bfloat16"}}
+
+
+def test_an_aborted_request_is_refused(choice: Any) -> None:
+    """It would be taken for a short response."""
+    choice["finish_reason"] = "abort"
+    with pytest.raises(ServerError, match="aborted a request"):
+        answers.drawn(choice, topk=0)
