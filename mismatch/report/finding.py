@@ -30,17 +30,33 @@ SAMPLED_BY = {
 
 def who_sampled(pairs: Sequence[Pair]) -> list[str]:
     """One sentence for each kind of sampler, naming its pairs where there is more than one kind."""
-    paths: dict[str, list[str]] = {}
+    kinds: dict[str, list[Pair]] = {}
     for pair in (p for p in pairs if p.tokens):
-        named = paths.setdefault(pair.sampled_by if pair.is_train_infer else "another kind", [])
-        if pair.path not in named:
-            named.append(pair.path)
+        kinds.setdefault(_kind(pair), []).append(pair)
     return [
-        (f"{', '.join(where)}: " if len(paths) > 1 else "")
+        (f"{_named(alike, pairs)}: " if len(kinds) > 1 else "")
         + SAMPLED_BY.get(who, SAMPLED_BY["unknown"])
         + "."
-        for who, where in paths.items()
+        for who, alike in kinds.items()
     ]
+
+
+def _kind(pair: Pair) -> str:
+    return pair.sampled_by if pair.is_train_infer else "another kind"
+
+
+def _named(alike: Sequence[Pair], pairs: Sequence[Pair]) -> str:
+    """The paths of pairs of one kind; where another kind has the path too, whose it is: who
+    sampled is a matter of the infer side's condition.
+    """
+    whose: dict[str, dict[str, None]] = {}
+    for pair in alike:
+        whose.setdefault(pair.path, {})[pair.conditions[1]] = None
+    kind = _kind(alike[0])
+    others = {p.path for p in pairs if p.tokens and _kind(p) != kind}
+    return "; ".join(
+        f"{path} of {', '.join(who)}" if path in others else path for path, who in whose.items()
+    )
 
 
 def emulations(pairs: Sequence[Pair]) -> list[str]:

@@ -15,7 +15,7 @@ from mismatch.report.finding import emulations, finding, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.noise import Tone, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
-from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
+from mismatch.report.shares import HEAD, LEGEND, Share, cells, shares_of
 from mismatch.report.words import NONE, clean, interval, number
 
 __all__ = ["attributions", "finding", "markdown", "terminal"]
@@ -29,6 +29,8 @@ _STYLE: Mapping[Tone, str] = {
 
 #: Below this width the mean |d| column would push the intervals off the screen.
 _WIDE = 100
+#: Below this width a knob's row does not fit on one line.
+_WIDE_SHARES = 130
 
 
 def terminal(summary: Mapping[str, Any], console: Console) -> None:
@@ -53,14 +55,39 @@ def attributions(summary: Mapping[str, Any], console: Console) -> None:
     found = shares_of(summary)
     for one in found:
         console.print(Text(clean(one.title), style="bold"))
-        table = Table(*HEAD, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for knob in one.knobs:
-            table.add_row(*(Text(clean(cell)) for cell in cells(knob)))
         if one.knobs:
-            console.print(table)
+            console.print(_shares(one.knobs, console.width))
+            console.print()
         console.print(Text(clean(one.finding), style="bold"))
     if found:
         console.print(Text(LEGEND + "\n", style="dim"))
+
+
+def _shares(knobs: Sequence[Share], width: int) -> Table:
+    """As in report.md; where that is too wide, a rank stands below its knob and an interval below
+    its value, so that no name and no number is cut.
+    """
+    head, rows = list(HEAD), [[clean(cell) for cell in cells(knob)] for knob in knobs]
+    if width < _WIDE_SHARES:
+        head, rows = _stacked_head(head), [_stacked(row) for row in rows]
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for at, title in enumerate(head):
+        whole = [title, *(row[0] for row in rows if at == 0)]
+        longest = max(len(word) for text in whole for word in text.split())
+        table.add_column(title, overflow="fold", min_width=longest)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _stacked_head(head: Sequence[str]) -> list[str]:
+    return [title.replace(" the ", "\nthe ").replace(" (", "\n(") for title in head[:-1]]
+
+
+def _stacked(row: Sequence[str]) -> list[str]:
+    knob, *numbers, rank = row
+    named = "\n".join([knob.replace(" (", "\n("), rank.replace(" from", "\nfrom")]).rstrip()
+    return [named, *(number.replace(" [", "\n[") for number in numbers)]
 
 
 def _table(pairs: Sequence[Pair], wide: bool) -> Table:

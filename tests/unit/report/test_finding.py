@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mismatch.report.finding import who_sampled
 from mismatch.report.noise import noise
 from mismatch.report.pairs import Pair
 from mismatch.report.tables import finding
@@ -191,3 +192,13 @@ def test_how_many_pairs_failed_a_check_is_told() -> None:
     bad = [pair(path, preflight=[check]) for path in ("rollout", "prefill")]
     assert "failed on 2 of 3 pairs, among them" in lines(pair(), *bad)[2]
     assert "among them" not in lines(pair(), bad[0])[2]
+
+
+def test_two_samplers_of_one_path_are_told_apart() -> None:
+    """Where pairs of one path were sampled differently, each sentence says whose pairs it means."""
+    other = pair(infer="sglang/decode-1", id="x", sampled_by="other")
+    both = who_sampled([Pair(pair()), Pair(other), Pair(pair("prefill"))])
+    assert both[0].startswith(f"decode of {runs.INFER}; prefill: infer sampled")
+    assert both[1].startswith("decode of sglang: something else sampled")
+    apart = who_sampled([Pair(pair()), Pair(pair("prefill", sampled_by="other"))])
+    assert [line.split(": ")[0] for line in apart] == ["decode", "prefill"]

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mismatch.report.tables import terminal
+from mismatch.report.tables import attributions, terminal
 from tests.unit.report import runs
 from tests.unit.report.runs import failed_pair, inner_pair, pair, summary_of
 
@@ -61,3 +61,30 @@ def test_unchecked_preflight_is_told() -> None:
 def test_an_empty_summary_prints_no_evidence() -> None:
     """Nothing compared prints the finding and no table."""
     assert "no evidence" in shown()
+
+
+def shares_shown(width: int) -> str:
+    knobs = []
+    for name in ("quantization", "repetition_penalty", "engine"):
+        found = {k: runs.estimate(0.431) for k in ("share", "alone_share", "interaction")}
+        alone = {"alone_k3": runs.estimate(3.5e-11), "resolved_from_next": False}
+        knobs.append({"knob": name, **found, **alone})
+    one = {
+        "id": "why", "left": "a", "right": "b", "missing": [], "tokens": 90, "sequences": 9,
+        "dropped": 0, "method": "shapley", "gap": {"k3": runs.estimate(1e-3)}, "knobs": knobs,
+        "folded": ["dtype", "autocast"],
+    }  # fmt: skip
+    out = io.StringIO()
+    attributions({"attributions": [one]}, Console(file=out, width=width, force_terminal=False))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_knob_and_no_number_of_an_attribution_is_cut(width: int) -> None:
+    """Long names, headers and intervals stand whole on one line each, inside the screen."""
+    text = shares_shown(width)
+    whole = ("quantization", "repetition_penalty", "interaction", "[34.5, 51.7]", "43.1%")
+    for said in (*whole, "[2.80e-11, 4.20e-11]", "not resolved"):
+        assert said in text, text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
