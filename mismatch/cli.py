@@ -19,9 +19,9 @@ from rich.table import Column, Table
 
 import mismatch
 from mismatch import api, store
-from mismatch.errors import INTERRUPTED, NO_EVIDENCE, MismatchError
+from mismatch.errors import BAD_INPUT, INTERRUPTED, NO_EVIDENCE, MismatchError
 from mismatch.progress import Progress
-from mismatch.report import tables
+from mismatch.report import cells, tables
 
 app = typer.Typer(
     name="mismatch-probe",
@@ -186,24 +186,17 @@ def _study_out(study: Path, out: Path | None) -> Path:
 
 @app.command()
 def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
-    """Every cell of a study: its load, what is sealed already, what is refused and why."""
+    """Every cell of a study: its load, what is sealed already, what is refused and why.
+
+    Exit 2 where a run would stop.
+    """
     found = api.plan(study, _study_out(study, out))
     if json:
         typer.echo(store.dump_json(found), nl=False)
-        return
-    table = Table(
-        Column("cell", no_wrap=True, overflow="fold"), "side", "load",
-        Column("torchrun ranks", width=8), "sealed", Column("status", overflow="fold"),
-    )  # fmt: skip
-    for row in found["cells"]:
-        load = "" if row["load"] is None else str(row["load"])
-        sealed = f"{row['sealed']} of {len(row['captures'])}"
-        words = [row["id"], row["side"], load, str(row["ranks"]), sealed, row["status"]]
-        table.add_row(*map(escape, words))
-    OUT.print(table)
-    OUT.print(f"{len(found['cells'])} cells in {found['loads']} loads, {len(found['pairs'])} pairs")
-    for reason in found["refused"]:
-        OUT.print(f"run would stop here: {reason}", markup=False)
+    else:
+        cells.plan(found, OUT)
+    if found["refused"]:
+        raise typer.Exit(BAD_INPUT)
 
 
 @app.command()

@@ -10,11 +10,11 @@ from mismatch.capture import claim
 from mismatch.engines import find
 from mismatch.errors import MismatchError, suggest
 from mismatch.verbs.request import Cell, Request
-from mismatch.verbs.run import orders, refused_corners
+from mismatch.verbs.run import orders, refusals
 
 
 def plan_rows(request: Request, out: Path) -> dict[str, Any]:
-    """{"cells": [...], "loads": n, "pairs": [ids], "refused": [why an attribution cannot be]}.
+    """{"cells": [...], "loads": n, "pairs": [ids], "refused": [why a run would stop]}.
 
     Nothing is started and nothing is written. Raises `out-not-ours` where a run would.
     """
@@ -31,7 +31,7 @@ def plan_rows(request: Request, out: Path) -> dict[str, Any]:
         "cells": cells,
         "loads": len(set(loads.values())),
         "pairs": [pair.id for pair in request.pairs],
-        "refused": [str(reason) for reason in refused_corners(request, out)],
+        "refused": [str(reason) for reason in refusals(request, out)],
     }
 
 

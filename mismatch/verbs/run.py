@@ -21,8 +21,7 @@ Notify = Callable[[dict[str, Any]], None]
 def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
     """Check, claim the folder, capture what is missing, conclude. Returns the summary."""
     request.check()
-    _check_sampler(request, out)
-    for reason in refused_corners(request, out):
+    for reason in refusals(request, out):
         raise reason
     request.check_code(out)
     request.check_engines(request.cells, out)
@@ -35,12 +34,18 @@ def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
         return conclude(root)
 
 
-def _check_sampler(request: Request, out: Path) -> None:
+def refusals(request: Request, out: Path) -> Iterator[MismatchError]:
+    """What stops a run before it begins, as far as this machine's means are the reason."""
+    yield from _refused_sampler(request, out)
+    yield from refused_corners(request, out)
+
+
+def _refused_sampler(request: Request, out: Path) -> Iterator[MismatchError]:
     """Where nobody can draw the ids and nobody has, no cell can run: that is the thing to say."""
     for cell in (c for c in request.cells if c.draws and c.refused):
         rollouts = [t for t in request.tasks(cell) if t.capture.path == "rollout"]
         if not any(store.is_sealed(store.trace_folder(out, t.trace)) for t in rollouts):
-            raise MismatchError(
+            yield MismatchError(
                 "sampler-refused", condition=cell.condition.spec, reason=cell.refused
             )
 

@@ -144,6 +144,33 @@ def test_plan_refuses_what_run_refuses(study: Path, probe: Probe) -> None:
     assert all("vllm cannot be the train side" in s.err for s in said)
 
 
+FLASH = """
+[[condition]]
+side = "train"
+id = "flash"
+spec = "hf:attention=flash_attention_2"
+[[attribute]]
+left = "flash"
+right = "toy-fp64-batch1"
+path = "decode"
+"""
+
+
+@pytest.mark.parametrize("refused", ["sampler", "corner"])
+def test_plan_shows_the_cells_and_exits_where_run_would_stop(
+    study: Path, probe: Probe, refused: str
+) -> None:
+    """A sampler or a corner that cannot run here: the cells are listed, and both verbs exit 2."""
+    text = study.read_text()
+    sampler = text[: text.index("[infer]")] + '[infer]\nengine = "vllm"\ntp = 640\n'
+    study.write_text(sampler if refused == "sampler" else text + FLASH)
+    assert probe("run", study, "--out", "o").code == 2
+    planned, listed = probe("plan", study, "--out", "o"), probe("plan", study, "--json")
+    assert (planned.code, listed.code) == (2, 2)
+    assert "toy-fp16-noise_0.01" in planned.out and "run would stop here" in planned.out
+    assert len(listed.json["refused"]) == 1 and listed.json["cells"]
+
+
 def test_machines_share_a_study_cell_by_cell(study: Path, tmp_path: Path, probe: Probe) -> None:
     """capture --only takes one cell; who draws the ids comes first; run compares what is there, and
     equals a run that took it all itself.
