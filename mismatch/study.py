@@ -12,6 +12,7 @@ import fnmatch
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -129,8 +130,7 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a study file; every error names the file and the key."""
     raw = _parse(path)
-    if raw.paths == []:
-        raise bad_study(path, "'paths' names no path", f" Paths: {', '.join(INFER_PATHS)}.")
+    _check_paths(path, raw)
     sides: dict[Side, tuple[Condition, ...]] = {
         "train": _side(path, "train", raw),
         "infer": _side(path, "infer", raw),
@@ -189,6 +189,9 @@ def _said(path: Path, found: ValidationError) -> MismatchError:
     unknown = (e for e in complaints if e["type"] == "extra_forbidden")  # why another is missing
     first = next(unknown, complaints[0])
     place = ".".join(str(p) for p in first["loc"])
+    if first["loc"][0] in ("train", "infer"):
+        what = f"{_axis(complaints)} takes text, a number, true or false, or a list of these"
+        return bad_study(path, what)
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"])
         hint = suggest(str(first["loc"][-1]), known)
@@ -196,6 +199,18 @@ def _said(path: Path, found: ValidationError) -> MismatchError:
             path, f"it has an unknown key '{place}'", f" Known: {', '.join(known)}.{hint}"
         )
     return bad_study(path, f"'{place}': {first['msg']}")
+
+
+def _axis(complaints: Sequence[Any]) -> str:
+    """Which axis of a side pydantic complains of: the deepest place has its name, and between the
+    names the types that were tried.
+    """
+    side, *tried = max((e["loc"] for e in complaints), key=len)
+    names = [p for p in tried if isinstance(p, str) and "[" not in p and p not in _SCALARS]
+    return f"{names[0]} of [{side}]" if names else f"[{side}] is no table: an axis"
+
+
+_SCALARS = ("str", "int", "float", "bool")
 
 
 def _fields_at(place: Sequence[Any]) -> list[str]:
@@ -216,8 +231,10 @@ def _side(path: Path, side: Side, raw: _File) -> tuple[Condition, ...]:
     given: Axes | list[Axes] = getattr(raw, side)
     tables = given if isinstance(given, list) else [given]
     made = [c for number, axes in enumerate(tables, 1) for c in _product(path, side, number, axes)]
-    for extra in (c for c in raw.condition if c.side == side):
-        made.append(replace(parse_condition(extra.spec, path.parent), name=extra.id))
+    for number, extra in enumerate(raw.condition, 1):
+        if extra.side == side:
+            with _named(path, f"[[condition]] number {number}"):
+                made.append(replace(parse_condition(extra.spec, path.parent), name=extra.id))
     if not made:
         raise bad_study(path, f"it has no condition on the {side} side", f" Add a [{side}] table.")
     return tuple(made)
@@ -227,7 +244,8 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
     name = axes.get("engine")
     if not isinstance(name, str):
         raise bad_study(path, f"[{side}] number {number} names no engine", ' Write engine = "hf".')
-    engine = find_for(name, axes)
+    with _named(path, f"[{side}]"):
+        engine = find_for(name, axes)
     values: dict[str, list[OptionValue]] = {}
     for option, given in axes.items():
         if option == "engine":
@@ -235,15 +253,22 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
         choices = given if isinstance(given, list) else [given]
         if not choices:
             raise bad_study(path, f"axis {option} of [{side}] has no value")
-        try:
+        with _named(path, f"[{side}]"):
             values[option] = [
                 parse_option(engine, option, option_text(value), path.parent) for value in choices
             ]
-        except MismatchError as reason:
-            said = reason.message.rstrip(".")
-            raise bad_study(path, f"[{side}]: {said}", f" {reason.hint}") from None
     for chosen in itertools.product(*values.values()):
         yield Condition(engine.name, dict(zip(values, chosen, strict=True)))
+
+
+@contextmanager
+def _named(path: Path, table: str) -> Iterator[None]:
+    """What an engine's own tables refuse, with the file and the table where it stands."""
+    try:
+        yield
+    except MismatchError as reason:
+        said = f"{table}: {reason.message.rstrip('.')}"
+        raise bad_study(path, said, f" {reason.hint}") from None
 
 
 def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -> None:
@@ -300,6 +325,17 @@ def _check_ids(path: Path, sides: Mapping[Side, tuple[Condition, ...]]) -> None:
         seen[condition.id] = condition
 
 
+def _check_paths(path: Path, raw: _File) -> None:
+    if raw.paths == []:
+        raise bad_study(path, "'paths' names no path", f" Paths: {', '.join(INFER_PATHS)}.")
+    for name in (p for p in raw.paths or () if p not in INFER_PATHS):
+        near = suggest(name, INFER_PATHS)
+        hint = " The train side is always scored." if name == TRAIN_PATH else near
+        raise bad_study(
+            path, f"'paths' has no path '{name}'", f" Paths: {', '.join(INFER_PATHS)}.{hint}"
+        )
+
+
 def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> None:
     for condition in conditions:
         name = condition.options.get("model")
@@ -315,24 +351,29 @@ def _check_attributions(path: Path, raw: _File) -> None:
             raise bad_study(path, f"two attributions have the id '{name}'", " Give each an id.")
 
 
-def one_condition(path: Path, pattern: str, conditions: Sequence[Condition]) -> Condition:
-    """The one condition of that id; an id may be written as a pattern that only it matches."""
-    found = matching(path, pattern, conditions)
+def one_condition(path: Path, key: str, pattern: str, conditions: Sequence[Condition]) -> Condition:
+    """The one condition of that id; an id may be written as a pattern that only it matches.
+
+    key: where the pattern stands in the file.
+    """
+    found = matching(path, key, pattern, conditions)
     if len(found) > 1:
         ids = ", ".join(c.id for c in found)
-        what = f"'{pattern}' matches {len(found)} conditions where one is meant"
+        what = f"{key} '{pattern}' matches {len(found)} conditions where one is meant"
         raise bad_study(path, what, f" They are {ids}.")
     return found[0]
 
 
-def matching(path: Path, pattern: str, conditions: Sequence[Condition]) -> list[Condition]:
+def matching(
+    path: Path, key: str, pattern: str, conditions: Sequence[Condition]
+) -> list[Condition]:
     """The conditions whose id matches (fnmatch); none is an error with a suggestion."""
     found = [c for c in conditions if fnmatch.fnmatchcase(c.id, pattern)]
     if not found:
         ids = [c.id for c in conditions]
         raise bad_study(
             path,
-            f"'{pattern}' matches no condition",
+            f"{key} '{pattern}' matches no condition",
             f" Conditions: {', '.join(ids)}.{suggest(pattern, ids)}",
         )
     return found
@@ -345,7 +386,7 @@ def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | 
                 path, "'rollout' names who draws the ids, but the ids are given (corpus)"
             )
         return None
-    return infer[0] if raw.rollout is None else one_condition(path, raw.rollout, infer)
+    return infer[0] if raw.rollout is None else one_condition(path, "rollout", raw.rollout, infer)
 
 
 def _attribution(path: Path, raw: _Attribution, conditions: Sequence[Condition]) -> Attribution:
@@ -353,7 +394,10 @@ def _attribution(path: Path, raw: _Attribution, conditions: Sequence[Condition])
     if raw.path not in known:
         hint = f" Paths: {', '.join(known)}.{suggest(raw.path, known)}"
         raise bad_study(path, f"attribution '{raw.id}' has the path '{raw.path}'", hint)
-    left, right = (one_condition(path, end, conditions) for end in (raw.left, raw.right))
+    left, right = (
+        one_condition(path, f"{key} of attribution '{raw.id}'", end, conditions)
+        for key, end in (("left", raw.left), ("right", raw.right))
+    )
     knobs = None if raw.knobs is None else tuple(raw.knobs)
     return Attribution(raw.id, left, right, raw.path, knobs)
 
@@ -369,7 +413,10 @@ def pairs_of(study: Study, paths: Mapping[str, Sequence[str]]) -> list[Ends]:
     everything = [*train, *infer]
     found: dict[frozenset[tuple[str, str]], Ends] = {}  # a pair is the same from either end
     for left, right, path in study.pairs:
-        lefts, rights = (matching(study.path, p, everything) for p in (left, right))
+        lefts, rights = (
+            matching(study.path, f"{key} of a pair", pattern, everything)
+            for key, pattern in (("left", left), ("right", right))
+        )
         made = [e for a in lefts for b in rights if a != b for e in _ends(a, b, paths, path)]
         if not made:
             at = f" on path {path}" if path else ""

@@ -86,6 +86,14 @@ def test_a_pair_that_two_patterns_name_is_made_once(tmp_path: Path) -> None:
     assert len(ends) == len(set(ends)) == 7
 
 
+TWO_OF_TRAIN = """
+[[attribute]]
+left = "toy-fp16-noise_0.01"
+right = "toy-fp32-noise_0.01"
+path = "nonsense"
+"""
+
+
 def _pairs(study: Study) -> None:
     paths = {c.id: ("score",) for c in study.sides["train"]}
     pairs_of(study, paths | {c.id: ("decode",) for c in study.sides["infer"]})
@@ -109,6 +117,16 @@ def _pairs(study: Study) -> None:
         (_with(tables='[[exclude]]\ndtpe = "fp16"\n'), "No condition has 'dtpe'.*mean 'dtype'"),
         (_with(tables='[[exclude]]\nside = "trian"\n'), "Sides: train, infer.*mean 'train'"),
         (_with(top="paths = []\n"), "study.toml: 'paths' names no path"),
+        (_with(top='paths = ["decod"]\n'), "study.toml: 'paths' has no path 'decod'.*'decode'"),
+        (BASE.replace('"toy"', '"tory"', 1), r"study.toml: \[train\]: There is no engine named"),
+        (BASE.replace('"fp64"', "[[1]]"), r"study.toml: dtype of \[infer\] takes text, a number"),
+        (_with(tables='[[condition]]\nside = "train"\nspec = "toy:nose=1"\n'),
+         r"study.toml: \[\[condition\]\] number 1: Engine toy has no option 'nose'.*'noise'"),
+        (_with(tables='[[pair]]\nleft = "toy-fp6"\nright = "toy-fp64"\n'),
+         "study.toml: left of a pair 'toy-fp6' matches no condition"),
+        (_with(tables='[[attribute]]\nleft = "toy*"\nright = "toy-fp64"\npath = "decode"\n'),
+         "study.toml: left of attribution 'attribution' 'toy\\*' matches 5"),
+        (_with(tables=TWO_OF_TRAIN), "has the path 'nonsense'.*Paths: decode, prefill, score"),
         (BASE.replace("noise =", "nose ="), r"study.toml: \[train\]: Engine toy has no option"),
         (_with(tables='[[attribute]]\nid = "a"\nleft = "x"\nright = "y"\npathh = "decode"\n'),
          "unknown key 'attribute.0.pathh'.*mean 'path'"),
