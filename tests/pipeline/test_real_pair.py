@@ -37,9 +37,11 @@ def test_every_path_has_a_gap_of_bf16_size(demo: Path) -> None:
 
 
 def test_drawn_tokens_come_from_the_recorded_distribution(demo: Path) -> None:
-    """E[r] = 1 on tokens drawn by infer: 1 lies in the interval of the mean ratio."""
+    """E[r] = 1 on tokens drawn by infer: 1 lies within four standard errors of the mean ratio. (Its
+    95% interval, of about two, misses 1 on one machine in twenty: what is drawn depends on it.)"""
     ratio = _pairs(demo)["rollout"]["metrics"]["ratio_mean"]
-    assert ratio["low"] < 1 < ratio["high"]
+    low, high = ratio["low"], ratio["high"]
+    assert abs(1 - (low + high) / 2) < high - low < 0.02
 
 
 def test_decode_in_rollout_order_repeats_the_rollout(demo: Path) -> None:
