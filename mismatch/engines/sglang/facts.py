@@ -22,13 +22,13 @@ def observed(
     for name in first:
         if any(rank[name] != first[name] for rank in ranks):
             raise RuntimeError(f"ranks disagree about {name}: {[rank[name] for rank in ranks]}")
-    settings = {n: v[0] if len(v) == 1 else v for n, v in first["seen"].items() if v}
+    settings = _plain({n: v[0] if len(v) == 1 else v for n, v in first["seen"].items() if v})
     return {
         "observed": {
             **{n: first[n] for n in ("attention", "eager", "max_running_requests", "radix_cache",
                                      "chunked_prefill_size", "deterministic",
                                      "rl_on_policy_target", "quantization")},
-            **_plain(settings),
+            **settings,
             "tp": first["tp"] if len(ranks) == first["tp"] else len(ranks),
             "dtype": _dtype(first),
             "lm_head": SHORT.get(first["lm_head"], first["lm_head"]),
@@ -37,7 +37,7 @@ def observed(
             "topk": topk,
         },
         "compute_dtype": "+".join(first["dtypes"]),
-        **space(path, _plain(settings), scaled=not first["raw"]),
+        **space(path, settings, scaled=not first["raw"]),
         "rows_in_a_step": first["rows"],
         **{n: first[n] for n in ("device", "torch_threads", "model_class", "attention_class",
                                  "kv_cache", "kv_tokens", "tree_cache", "overlap")},

@@ -187,19 +187,15 @@ class Worker:
         self._ranks("tell", folder=str(folder))
         ranks = [wire.read_json(p) for p in sorted(folder.glob("rank-*.json"))]
         calls, self._calls = sorted(self._calls), set()
+        seen = wire.topk_seen(self.topk, self._columns, int(self.config.vocab_size))
         return {
-            **facts.observed(ranks, self.engine.server_args, self._path, self._given_topk()),
+            **facts.observed(ranks, self.engine.server_args, self._path, seen),
             "requests_per_call": calls,
             "versions": observe.versions(
                 ("sglang", "sglang-kernel", "sgl-kernel", "torch", "transformers", "tokenizers")
             ),
             "env": observe.switches(),
         }
-
-    def _given_topk(self) -> int:
-        """As asked, if the answers had that many columns or the whole vocabulary."""
-        most = max(self._columns, default=0)
-        return self.topk if most == min(self.topk, int(self.config.vocab_size)) else most
 
     def close(self) -> None:
         self.engine.shutdown()

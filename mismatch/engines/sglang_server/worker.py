@@ -10,7 +10,7 @@ import numpy as np
 
 from mismatch import wire
 from mismatch.engines import observe
-from mismatch.engines.client import PROBES, Client
+from mismatch.engines.client import MOVED, PROBES, Client
 from mismatch.engines.http import ServerError, need
 from mismatch.engines.sglang import answers, arguments, facts
 
@@ -22,8 +22,6 @@ TOLD = (
     "kv_cache_dtype", "max_running_requests", "max_total_num_tokens", "page_size", "pp_size",
     "quantization", "rl_on_policy_target", "sampling_backend", "tp_size", "version",
 )  # fmt: skip
-#: By how much temperature 2 must move a value to be in it, in nats.
-MOVED = 0.01
 #: What of /model_info.
 ABOUT = ("architectures", "is_generation", "model_path", "model_type", "weight_version")
 #: A defect of sglang 0.5.15: it answers with the tokenizer's own limit, too large a number for its

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mismatch import wire
+from mismatch.engines.client import MOVED
 from mismatch.engines.http import ServerError, need
 
 #: The server writes minus infinity so, because JSON has none.
@@ -16,8 +17,6 @@ MINUS_INFINITY = -9999.0
 NAMED = "token_id:"
 #: Above this a value is no log-probability, whatever the rounding.
 LOGIT = 1e-3
-#: By how much temperature 2 must move a value to be in it, in nats.
-MOVED = 0.01
 
 
 def drawn(choice: Any, topk: int) -> tuple[np.ndarray, wire.Values]:
