@@ -26,8 +26,10 @@ from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.engines.base import SHARED
 from mismatch.errors import MismatchError
 from mismatch.glossary import METRICS
-from mismatch.model import Floor, Sampling
-from mismatch.study import read_study
+from mismatch.model import TRAIN_PATH, Floor, Sampling
+from mismatch.selftest import run as selftests
+from mismatch.selftest.captures import Setup
+from mismatch.study import in_small, read_study
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
 from mismatch.verbs.grid import of_study
@@ -39,8 +41,8 @@ from mismatch.verbs.run import run as run_request
 
 __all__ = [
     "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
-    "engine_options", "engines", "failures", "gate", "import_dumps", "plan", "record", "report",
-    "run", "run_study",
+    "engine_options", "engines", "failures", "gate", "import_dumps", "plan", "preflight", "record",
+    "report", "run", "run_study", "selftest",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -116,6 +118,54 @@ def capture(
     return next(row for row in plan_rows(request, Path(out))["cells"] if row["id"] == only)
 
 
+def preflight(target: str | Path, out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
+    """The ladder of every pair: of a run folder, or of a study that is first run in small.
+
+    A study runs on its first 16 prompts, 64 tokens each, without floors, in `out`. Returns
+    {"pairs": [{"id", "tokens", "preflight": [row, ...]}]}.
+    """
+    folder = Path(target)
+    if folder.suffix == ".toml":
+        small = in_small(read_study(folder))
+        run_request(of_study(small), Path(out), notify)
+        folder = Path(out)
+    keys = ("id", "tokens", "sequences", "nan_tokens", "inf_tokens", "preflight")
+    return {"pairs": [{k: pair[k] for k in keys} for pair in check(folder)["pairs"]]}
+
+
+def selftest(
+    out: str | Path,
+    *,
+    engine: str | None = None,
+    train: str | None = None,
+    infer: str | None = None,
+    model: str | Path | None = None,
+    prompts: str | Path | None = None,
+    seeds: int = 20,
+    quick: bool = False,
+    notify: Notify = _quiet,
+) -> dict[str, Any]:
+    """Put faults into real traces and engines and see whether they are named; selftest.json.
+
+    engine: the one to try, on the side it stands on, against hf or vllm. quick: faults in values
+    alone, two seeds.
+    """
+    ends = {"train": train or TRAIN, "infer": infer or INFER}
+    if engine is not None:
+        named = find(parse_condition(engine).engine)
+        ends["train" if named.paths == {TRAIN_PATH} else "infer"] = engine
+    shipped = SHIPPED / "llama-gsm-0.8m", SHIPPED / "demo-prompts.jsonl"
+    setup = Setup(
+        Path(model or shipped[0]), Path(prompts or shipped[1]), ends["train"], ends["infer"],
+        2 if quick else seeds, quick,
+    )  # fmt: skip
+    return selftests.run(setup, Path(out), notify)
+
+
+#: The demo's two engines.
+TRAIN, INFER = "hf:dtype=bf16,attention=sdpa", "vllm:dtype=bf16,eager=true"
+
+
 def _check_counts(repeats: int, floor: str, samples: int, max_tokens: int) -> None:
     """What the command line checks by itself."""
     for name, number in (("repeats", repeats), ("samples", samples), ("max_tokens", max_tokens)):
@@ -129,8 +179,8 @@ def demo(out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
     """hf against vllm in bf16 on the shipped checkpoint: three paths, both floors, a report."""
     return run(
         model=SHIPPED / "llama-gsm-0.8m",
-        train="hf:dtype=bf16,attention=sdpa",
-        infer="vllm:dtype=bf16,eager=true",
+        train=TRAIN,
+        infer=INFER,
         prompts=SHIPPED / "demo-prompts.jsonl",
         out=out,
         repeats=2,

@@ -19,9 +19,16 @@ from rich.table import Column, Table
 
 import mismatch
 from mismatch import api, store
-from mismatch.errors import BAD_INPUT, INTERRUPTED, NO_EVIDENCE, MismatchError
+from mismatch.errors import (
+    BAD_INPUT,
+    GATE_FAILED,
+    INTERRUPTED,
+    NO_EVIDENCE,
+    PASS,
+    MismatchError,
+)
 from mismatch.progress import Progress
-from mismatch.report import cells, tables
+from mismatch.report import cells, ladder, tables
 
 app = typer.Typer(
     name="mismatch-probe",
@@ -223,6 +230,59 @@ def capture(
             raise MismatchError("captures-failed-all", **fields)
         missing, total = len(row["captures"]) - row["sealed"], len(row["captures"])
         raise MismatchError("captures-failed-some", count=missing, total=total, **fields)
+
+
+@app.command()
+def preflight(
+    target: Annotated[Path, typer.Argument(help="A run folder, or a study.toml to run in small.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder of a study (STEM-preflight).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The ladder of every pair, rung by rung: what broke, before any number is believed.
+
+    Exit 5 where a rung fails, 4 where no token was compared.
+    """
+    with Progress(ERR) as progress:
+        place = out or Path(f"{target.stem}-preflight")
+        found = api.preflight(target, place, notify=progress.notify)
+    if json:
+        typer.echo(store.dump_json(found), nl=False)
+    else:
+        ladder.ladder(found, OUT)
+    raise typer.Exit(ladder.exit_code(found))
+
+
+@app.command()
+def selftest(
+    engine: Annotated[
+        str | None, typer.Option(help="The engine to try: ENGINE[:key=value,...].")
+    ] = None,
+    train: Annotated[str | None, typer.Option(help="Train side (hf in bf16).")] = None,
+    infer: Annotated[str | None, typer.Option(help="Infer side (vllm in bf16, eager).")] = None,
+    model: Annotated[Path | None, typer.Option(help="Checkpoint (the shipped one).")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSONL prompts (shipped ones).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Clean pairs that must raise nothing.")] = 20,
+    quick: Annotated[bool, typer.Option("--quick", help="Faults in values, two seeds.")] = False,
+    out: Out = Path("selftest-out"),
+    json: Json = False,
+) -> None:
+    """Put faults into real traces and live engines, and see that each is named.
+
+    Exit 1 where one was missed, or a clean pair raised something.
+    """
+    with Progress(ERR) as progress:
+        found = api.selftest(
+            out, engine=engine, train=train, infer=infer, model=model, prompts=prompts,
+            seeds=seeds, quick=quick, notify=progress.notify,
+        )  # fmt: skip
+    if json:
+        typer.echo(store.dump_json(found), nl=False)
+    else:
+        ladder.selftest(found, OUT)
+        OUT.print(f"\ntable: {escape(str(out / 'selftest.md'))}", soft_wrap=True)
+    raise typer.Exit(PASS if found["passed"] else GATE_FAILED)
 
 
 @app.command()

@@ -127,6 +127,23 @@ class Study:
     attributions: tuple[Attribution, ...]
 
 
+def in_small(study: Study) -> Study:
+    """Enough of a study to see that nothing is broken: few prompts, short, once, no floors."""
+    return replace(
+        study,
+        limit=min(study.limit or SMALL, SMALL),
+        max_tokens=min(study.max_tokens, 64),
+        samples=1,
+        repeats=1,
+        floor="none",
+        attributions=(),
+    )
+
+
+#: Sequences of a study in small: from 8 on there are intervals.
+SMALL = 16
+
+
 def read_study(path: Path) -> Study:
     """Read and check a study file; every error names the file and the key."""
     raw = _parse(path)

@@ -24,6 +24,7 @@ COMPILED = "inductor"
 #: Modules beside the engines' folders that every guest gets.
 SHARED = (
     "guest", "client", "distribution", "dtypes", "http", "observe", "tokens", "torchrun",
+    "weights",
 )  # fmt: skip
 
 

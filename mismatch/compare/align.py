@@ -56,8 +56,7 @@ def _filled(column: Any) -> np.ndarray:
 
 def align(left: Tokens, right: Tokens) -> Aligned:
     """Scored tokens of both, in order; different ids or different masks are an error."""
-    for name in ("sequence", "position", "token_id"):
-        _same(left, right, name, getattr(left, name), getattr(right, name))
+    _same_ids(left, right)
     _same(left, right, "scored positions", left.scored, right.scored)
     keep = left.scored
     return Aligned(
@@ -65,16 +64,56 @@ def align(left: Tokens, right: Tokens) -> Aligned:
     )
 
 
+def _same_ids(left: Tokens, right: Tokens) -> None:
+    """Else where they part: in a prompt by the template, in a response by tokenisation."""
+    one, other = _by_sequence(left), _by_sequence(right)
+    if one.keys() != other.keys():
+        raise _apart(left, right, f"{len(one)} sequences against {len(other)}")
+    unlike = [k for k in one if not np.array_equal(one[k][0], other[k][0])]
+    if not unlike:
+        return
+    first = unlike[0]
+    (a, scored), (b, _) = one[first], other[first]
+    n = min(len(a), len(b))
+    at = int(np.argmax(np.append(a[:n] != b[:n], True)))
+    asked = bool(scored[:at].any())
+    place = "response" if asked else "prompt"
+    cause = (
+        "ids were made from text again, or are of another rollout"
+        if asked
+        else "another chat template, system prompt or BOS"
+    )
+    raise _apart(
+        left,
+        right,
+        f"the ids of {len(unlike)} of {len(one)} sequences differ, first in the {place} of "
+        f"sequence {first} at position {at} ({len(a)} tokens against {len(b)}): {cause}",
+    )
+
+
+def _by_sequence(tokens: Tokens) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """sequence -> its ids and which of them are scored."""
+    starts = np.flatnonzero(np.diff(tokens.sequence, prepend=-1))
+    parts = zip(
+        tokens.sequence[starts].tolist(),
+        np.split(tokens.token_id, starts[1:]),
+        np.split(tokens.scored, starts[1:]),
+        strict=True,
+    )
+    return {sequence: (ids, scored) for sequence, ids, scored in parts}
+
+
 def _same(left: Tokens, right: Tokens, what: str, a: np.ndarray, b: np.ndarray) -> None:
-    if len(a) != len(b):
-        reason = f"{len(a)} tokens against {len(b)}"
-    else:
-        differ = np.flatnonzero(a != b)
-        if not len(differ):
-            return
+    differ = np.flatnonzero(a != b)
+    if len(differ):
         k = differ[0]
-        reason = (
-            f"the {what.replace('_', ' ')} of row {k} (sequence {left.sequence[k]}, position "
-            f"{left.position[k]}) differs, and {len(differ) - 1} more"
+        raise _apart(
+            left,
+            right,
+            f"the {what} of row {k} (sequence {left.sequence[k]}, position {left.position[k]}) "
+            f"differs, and {len(differ) - 1} more",
         )
-    raise MismatchError("not-comparable", left=left.name, right=right.name, reason=reason)
+
+
+def _apart(left: Tokens, right: Tokens, reason: str) -> MismatchError:
+    return MismatchError("not-comparable", left=left.name, right=right.name, reason=reason)

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mismatch import store
-from mismatch.compare.align import align
+from mismatch.compare.align import Tokens, align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
-from mismatch.compare.distribution import columns, measure_distribution, read_top
+from mismatch.compare.distribution import Top, columns, measure_distribution, read_top
 from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
-from mismatch.compare.semantics import emulation, sampling_check
+from mismatch.compare.preflight.evidence import Evidence, Side
+from mismatch.compare.preflight.ladder import climb
+from mismatch.compare.semantics import emulation
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import IS_UNSUPPORTED, NO_IDS, PairSpec
@@ -69,26 +73,55 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
         store.read_provenance(store.trace_folder(root, t)) for t in (spec.left, spec.right)
     )
     element = _element(spec, measured, breakdowns(gap), _sampled_by(root, right))
-    found = _distribution(root, spec, traces, gap)
+    tops = _tops(root, spec, traces)
+    found = _distribution(spec, traces, gap, tops)
     if found:
         element["distribution"] = found
     for side, provenance in zip(_sides(spec), (left, right), strict=True):
         if words := emulation(provenance):
             element.setdefault("emulated", {})[side] = words
-    differ = sampling_check(left, right)
-    if differ:
-        element["preflight"].append(differ)
+    element["preflight"] += climb(_evidence(spec, traces, gap, tops, (left, right), element))
     _write(root, spec, traces, gap, element)
     return element
 
 
-def _distribution(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> dict[str, Any]:
+def _tops(root: Path, spec: PairSpec, traces: Traces) -> list[Top | None]:
+    return [read_top(store.trace_folder(root, t), traces[t]) for t in (spec.left, spec.right)]
+
+
+def _evidence(
+    spec: PairSpec,
+    traces: Traces,
+    gap: Aligned,
+    tops: list[Top | None],
+    provenances: tuple[dict[str, Any], dict[str, Any]],
+    element: Mapping[str, Any],
+) -> Evidence:
+    """The pair as the rungs of the preflight ladder read it."""
+    one, other = traces[spec.left], traces[spec.right]
+    left, right = (
+        Side(name, lp, provenance, top, _entropy(tokens))
+        for name, lp, provenance, top, tokens in zip(
+            _sides(spec), (gap.lp_train, gap.lp_infer), provenances, tops, (one, other), strict=True
+        )
+    )
+    edges = np.flatnonzero(np.diff(one.sequence, prepend=-1))
+    return Evidence(
+        left, right, gap.sequence, gap.position, one.token_id[one.scored],
+        tuple(np.split(one.token_id, edges[1:])), element["sampled_by"], element["metrics"],
+    )  # fmt: skip
+
+
+def _entropy(tokens: Tokens) -> np.ndarray | None:
+    column = tokens.beside.get("entropy")
+    return None if column is None else column[tokens.scored]
+
+
+def _distribution(
+    spec: PairSpec, traces: Traces, gap: Aligned, tops: list[Top | None]
+) -> dict[str, Any]:
     """What both sides captured beyond the token's own value; nothing where they did not."""
     sides = [traces[spec.left], traces[spec.right]]
-    tops = [
-        read_top(store.trace_folder(root, t), tokens)
-        for t, tokens in zip((spec.left, spec.right), sides, strict=True)
-    ]
     found: dict[str, Any] = {}
     if tops[0] is not None and tops[1] is not None:
         found |= columns(tops[0], tops[1])
@@ -170,8 +203,6 @@ def _todo(why: str) -> str:
 
 
 def _nothing() -> tuple[Aligned, dict[str, Any]]:
-    import numpy as np
-
     none = np.zeros(0, np.int32)
     return Aligned(none, none, none.astype(np.float32), none.astype(np.float32)), {}
 

@@ -35,6 +35,12 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def experts(config: object) -> int:
+    """Experts that a router chooses from, by the names configs give them; 0 for a dense model."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    return max((getattr(config, name, 0) or 0 for name in names), default=0)
+
+
 def is_switch(name: str) -> bool:
     """Whether a variable of that name is read and kept as a switch."""
     return name.startswith(SWITCHES) and not _LEFT_OUT.search(name)

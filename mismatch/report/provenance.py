@@ -12,7 +12,9 @@ from mismatch import store
 
 #: Times differ on every capture and would give a report other bytes every time; where things lie on
 #: one machine is nothing to show around. provenance.json keeps both.
-_LEFT_OUT = frozenset({"schema", "started", "seconds", "pid", "interpreter", "model.path"})
+_LEFT_OUT = frozenset(
+    {"schema", "started", "seconds", "pid", "interpreter", "model.path", "facts.weights"}
+)  # digests by the hundred: the rung L0 compares them
 #: torchrun names each launch anew, in variables that steer nothing.
 _NAMES_OF_A_LAUNCH = "TORCHELASTIC_"
 

@@ -147,11 +147,14 @@ def test_an_unknown_schema_names_the_known_ones(probe: Probe, tmp_path: Path) ->
 def test_an_import_needs_no_engine(probe: Probe, tmp_path: Path) -> None:
     """A dump goes to summary, report and gate with nothing but the core."""
     rows = [
-        {"token_ids": ids, "loss_mask": [0] + [1] * (len(ids) - 1),
-         "infer_logprobs": [0.0] + [-1.0] * (len(ids) - 1),
-         "train_logprobs": [0.0] + [-1.0 - 0.01 * (k % 3) for k in range(1, len(ids))]}
+        {
+            "token_ids": ids,
+            "loss_mask": [int(k > 0) for k in range(len(ids))],
+            "infer_logprobs": [-1.0 - 0.2 * (k % 7) for k in range(len(ids))],
+            "train_logprobs": [-1.0 - 0.2 * (k % 7) - 0.01 * (k % 3) for k in range(len(ids))],
+        }
         for ids in known.sequences(12, 20)
-    ]  # fmt: skip
+    ]
     file = _write(tmp_path / "dump.jsonl", *rows)
     done = probe("import", "--format", "jsonl", file, "--out", "o")
     assert done.code == 0, done.err

@@ -70,6 +70,8 @@ REQUEST = {
                             ("fp32", "model", "fp64"), scope="request"),
     "cache": Option("str", "decode token by token with a KV cache (default none)",
                     ("none", "dynamic", "static"), scope="request"),
+    "damage": Option("str", "breaks the model on purpose: for `selftest` alone",
+                     ("steps", "other", "embedding", "rope", "logits", "lse"), scope="request"),
     **SAMPLER,
     **DISTRIBUTION,
 }  # fmt: skip
@@ -85,7 +87,7 @@ ENGINE = Engine(
     requirements=Path(__file__).parent / "requirements.txt",
     batch=1,
     # How many share a forward pass is the capture's: the floor's differs from the condition's.
-    observed=tuple(name for name in (*LOAD, *REQUEST) if name != "batch"),
+    observed=tuple(name for name in (*LOAD, *REQUEST) if name not in ("batch", "damage")),
     refuse=refuse,
     environment=environment,
     ranks=ranks,

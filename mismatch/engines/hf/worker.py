@@ -16,7 +16,7 @@ from mismatch import wire
 from mismatch.engines import observe
 from mismatch.engines.distribution import Distribution, Scratch
 from mismatch.engines.dtypes import DTYPES, plain, short
-from mismatch.engines.hf import distributed, forward, quantize, rows, switches
+from mismatch.engines.hf import damage, distributed, forward, quantize, rows, switches, weights
 
 MANY = ("fsdp", "cp")  # tp: transformers joins its ranks itself
 
@@ -30,6 +30,8 @@ class Worker:
         self._kernels: dict[tuple[Any, ...], list[str]] = {}
         self._isolated: set[tuple[Any, ...]] = set()  # modes under which packing was probed
         self.quantized: quantize.Emulation | None = None
+        self._weights: dict[str, dict[str, Any]] = {}
+        self._mend: damage.Undo | None = None
 
     # ------------------------------------------------------------ load
 
@@ -81,9 +83,16 @@ class Worker:
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
+        self._damage(options.get("damage"))
         self.distribution = Distribution(options, self.scratch)
         self.forward = forward.Forward(self.model, options)
         self.forward.mesh = self.ring
+
+    def _damage(self, kind: str | None) -> None:
+        """Whole again first; facts are told, and the next capture begins, in this state."""
+        if self._mend is not None:
+            self._mend()
+        self._mend = damage.break_model(self.model, kind) if kind else None
 
     @property
     def _modes(self) -> tuple[Any, ...]:
@@ -149,6 +158,8 @@ class Worker:
             "compiled": switches.compiled(),
             "world_size": distributed.world_size(),
             "model_class": type(self.model).__name__,
+            "experts": observe.experts(self.model.config.get_text_config()),
+            "weights": self._read_weights(),
             "versions": observe.versions(("torch", "transformers", "tokenizers", "accelerate")),
             "env": observe.switches(),
         }
@@ -156,6 +167,13 @@ class Worker:
             facts["quantization"] = self.quantized.about()
         self.configure(self.request)  # what was seen belongs to the capture that ends here
         return facts
+
+    def _read_weights(self) -> dict[str, Any]:
+        """Once a load (and a damage): every byte is read."""
+        state = str(self.request.get("damage"))
+        if state not in self._weights:
+            self._weights[state] = weights.read(self.model)
+        return self._weights[state]
 
     def _load_observed(self) -> dict[str, Any]:
         model = self.model

@@ -6,6 +6,7 @@ sigkill, hang, nan or positive. CALL counts the calls of that path from 1 (defau
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -136,6 +137,8 @@ class Worker:
     def facts(self) -> dict[str, Any]:
         return {
             "observed": {"dtype": _short(self.model.weights), **self.options},
+            "experts": 0,
+            "weights": {"tensors": _digests(self.model.weights), "unread": {}},
             "device": observe.processor(),
             "logprob_space": f"log_softmax over logits / {self.options.get('temperature', 1.0)}",
             "scored_as": {n: v for n, v in self.options.items() if n == "temperature"},
@@ -144,6 +147,17 @@ class Worker:
         }
 
     def close(self) -> None: ...
+
+
+def _digests(weights: dict[str, np.ndarray]) -> dict[str, dict[str, str]]:
+    """name -> its dtype, and a digest in that dtype and in every narrower one."""
+    found = {}
+    for name, weight in weights.items():
+        kinds = [n for n, k in DTYPES.items() if np.dtype(k).itemsize <= weight.itemsize]
+        bits = {n: weight.astype(DTYPES[n]).tobytes() for n in kinds}
+        hashes = {n: hashlib.sha256(b).hexdigest()[:16] for n, b in bits.items()}
+        found[name] = {"dtype": _short({name: weight}), **hashes}
+    return found
 
 
 def _short(weights: dict[str, np.ndarray]) -> str:

@@ -58,6 +58,7 @@ LOAD = {
     ),
     "lm_head": Option("str", "dtype of the last projection alone", ("fp32",)),
     "batch_invariant": Option("bool", "vllm's batch-invariant kernels"),
+    "damage": Option("str", "breaks the engine on purpose: for `selftest` alone", ("reload",)),
     "logprobs_mode": Option(
         "str", "log-probabilities before or after penalties, temperature and cuts",
         ("raw_logprobs", "processed_logprobs"),
@@ -89,7 +90,7 @@ ENGINE = Engine(
     # A prompt is scored by a request that also generates one token.
     extra_positions={"prefill": 1},
     # How many share a call is the capture's: the floor's differs from the condition's.
-    observed=tuple(name for name in (*LOAD, *REQUEST) if name != "batch"),
+    observed=tuple(name for name in (*LOAD, *REQUEST) if name not in ("batch", "damage")),
     refuse=refuse,
     environment=environment,
 )

@@ -39,6 +39,7 @@ def rank_facts(worker: Any) -> dict[str, Any]:
         "lm_head": _head_dtype(model),
         "quantization": kind,
         "weight_digests": digests,
+        "weights": _weights(model, get_tp_group().world_size * get_pp_group().world_size),
         "batch_invariant": _batch_invariant(),
         "model_class": type(model).__name__,
         "torch_threads": torch.get_num_threads(),
@@ -56,6 +57,14 @@ def _quantization(model: Any) -> tuple[str, dict[str, str]]:
     from mismatch.engines.vllm import quantize
 
     return quantize.observed(model)
+
+
+@cache
+def _weights(model: Any, ranks: int) -> dict[str, Any]:
+    """Once a load: every byte is read."""
+    from mismatch.engines.vllm import weights
+
+    return weights.read(model, ranks)
 
 
 def _attention(config: Any) -> list[Any]:

