@@ -8,7 +8,7 @@ same digest wherever they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -46,3 +46,55 @@ def _bytes(tensor: Any, dtype: Any) -> memoryview:
     plain = (tensor.detach() + 0).to(dtype).contiguous().cpu()
     bits: memoryview = plain.view(_BITS[plain.element_size()]).numpy().reshape(-1).data
     return bits
+
+
+# ---------------------------------------------------------------- as vllm and sglang hold them
+
+#: A fused matrix's parts, in order, by the names a checkpoint gives them.
+PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+#: Stacked experts, by the names transformers gives them.
+EXPERTS = {"w13_weight": "gate_up_proj", "w2_weight": "down_proj"}
+
+#: (layer, its weight) -> the (out, in) weight that its kernel multiplies with, or why it cannot
+#: be read.
+Live = Callable[[Any, Any], Any]
+
+
+def unfused(
+    model: Any, linear: Any, embedding: Any, live: Live, unread: dict[str, str]
+) -> Iterator[tuple[str, Any]]:
+    """Every tensor by its name in the checkpoint, whole and without the vocabulary's padding.
+
+    linear, embedding: the engine's classes. What cannot be read is named in `unread`.
+    """
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            tensor = parameter
+            at = f"{prefix}.{name}" if prefix else name
+            if name in EXPERTS:
+                at = f"{prefix.removesuffix('.routed_experts')}.{EXPERTS[name]}"
+            if name in ("weight", *EXPERTS):
+                tensor = live(module, parameter)
+            if isinstance(tensor, str):
+                unread[at] = tensor
+            elif isinstance(module, linear):
+                yield from _split(prefix, name, module, tensor)
+            elif isinstance(module, embedding):
+                yield at, tensor[: module.org_vocab_size]
+            else:
+                yield at, tensor
+
+
+def _split(prefix: str, name: str, module: Any, weight: Any) -> Iterator[tuple[str, Any]]:
+    above, _, last = prefix.rpartition(".")
+    parts = PARTS.get(last, (last,))
+    sizes = module.output_partition_sizes if len(parts) > 1 else [weight.shape[0]]
+    for part, rows in zip(parts, weight.split(sizes), strict=True):
+        yield f"{above}.{part}.{name}", rows
+
+
+def shown(tensors: Iterator[tuple[str, Any]], unread: dict[str, str], ranks: int) -> dict[str, Any]:
+    """The fact `weights` of an engine of so many ranks."""
+    if ranks > 1:
+        return {"tensors": {}, "unread": {"all": f"they are split over {ranks} ranks"}}
+    return {"tensors": digests(tensors), "unread": unread}

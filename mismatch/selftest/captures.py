@@ -1,8 +1,8 @@
 """What the self-test takes from real engines: a rollout, and the same ids under damage.
 
-Two studies, written into the output folder as anybody would write them: the ids are drawn by the
-infer engine; then all positions are scored, with padding behind each row, so that masks can be put
-wrong later on real values.
+Three studies, written into the output folder as anybody would write them. The infer engine draws
+the ids; the clean train engine scores all positions of them, with padding behind each row, so that
+masks can be put wrong later on real values; damaged engines score the first of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ from mismatch.verbs.run import capture as capture_cells
 PAD = 8  # tokens of padding behind each row
 LONGEST = 96  # tokens of a rollout
 CLEAN = "clean"
-#: Sequences whose prompt has a token more on the trainer's side.
-DRIFTED = 24
+#: Sequences that faults are shown on, and those whose prompt has a token more for the trainer.
+SHOWN, DRIFTED = 48, 24
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,20 @@ def spec_with(clean: str, adds: str) -> str:
 
 
 def take(setup: Setup, out: Path, notify: Notify) -> None:
-    """Both studies; what is sealed is kept."""
-    first = _study(setup, out / "rollout.toml", {"prompts": str(setup.prompts.absolute())}, {})
-    _capture(first, "infer", out / "rollout", notify)
+    """The three studies; what is sealed is kept."""
+    prompts = str(setup.prompts.absolute())
+    clean = {"clean-train": ("train", setup.train), "clean-infer": ("infer", setup.infer)}
+    _take(setup, out, "rollout", {"prompts": prompts}, clean, ["clean-infer"], notify)
     rollout = drawn(out)
-    _write_corpus(out / "ids.jsonl", rollout)
-    second = _study(setup, out / "damage.toml", {"corpus": "ids.jsonl"}, _named(setup))
-    _capture(second, "damage", out / "damage", notify)
+    rows = rollout.padded()
+    more = [drifted(ids) for ids in rollout.ids[:DRIFTED]]
+    store.write_text(out / "clean.jsonl", _jsonl([*rows, *more]))
+    _take(setup, out, "clean", {"corpus": "clean.jsonl"}, clean, ["clean-train"], notify)
+    damaged = _named(setup)
+    if damaged:
+        store.write_text(out / "damage.jsonl", _jsonl(rows[:SHOWN]))
+        ids = {"corpus": "damage.jsonl"}
+        _take(setup, out, "damage", ids, {**damaged, **clean}, list(damaged), notify)
 
 
 def _named(setup: Setup) -> dict[str, tuple[str, str]]:
@@ -131,32 +139,40 @@ def name_of(adds: str) -> str:
     return adds.replace("=", "_").replace(",", "-")
 
 
-def _study(
-    setup: Setup, file: Path, ids: Mapping[str, str], more: Mapping[str, tuple[str, str]]
-) -> Path:
-    """A study file; JSON's strings are TOML's."""
+def _take(
+    setup: Setup,
+    out: Path,
+    name: str,
+    ids: Mapping[str, str],
+    conditions: Mapping[str, tuple[str, str]],
+    only: list[str],
+    notify: Notify,
+) -> None:
+    """Write NAME.toml and take some of its conditions into NAME/."""
+    study = out / f"{name}.toml"
+    store.write_text(study, _study(setup, ids, conditions))
+    request = of_study(read_study(study))
+    cells = tuple(c for c in request.cells if c.condition.id in only)
+    for cell in (c for c in cells if c.refused):
+        raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
+    capture_cells(request, cells, out / name, notify)
+
+
+def _study(setup: Setup, ids: Mapping[str, str], conditions: Mapping[str, tuple[str, str]]) -> str:
+    """A study file's text; JSON's strings are TOML's."""
     head = {"model": str(setup.model.absolute()), **ids}
     lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
     drawing = "prompts" in ids
     lines += [f'paths = ["{"rollout" if drawing else "prefill"}"]', 'floor = "none"']
     lines += [f"samples = {setup.seeds}", f"max_tokens = {LONGEST}"] if drawing else []
-    conditions = {"clean-train": ("train", setup.train), "clean-infer": ("infer", setup.infer)}
-    for name, (side, spec) in {**conditions, **more}.items():
+    for name, (side, spec) in conditions.items():
         table = {"side": side, "spec": spec, "id": name}
         lines += ["", "[[condition]]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
-    store.write_text(file, "\n".join(lines) + "\n")
-    return file
+    return "\n".join(lines) + "\n"
 
 
-def _capture(study: Path, which: str, out: Path, notify: Notify) -> None:
-    """The rollout's cell, or every cell but the clean infer one, whose rollout is there."""
-    request = of_study(read_study(study))
-    cells = tuple(
-        c for c in request.cells if (c.condition.id == "clean-infer") == (which == "infer")
-    )
-    for cell in (c for c in cells if c.refused):
-        raise MismatchError("condition-refused", condition=cell.condition.spec, reason=cell.refused)
-    capture_cells(request, cells, out, notify)
+def _jsonl(rows: list[np.ndarray]) -> str:
+    return "".join(json.dumps({"token_ids": row.tolist()}) + "\n" for row in rows)
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,13 @@ class Rollout:
 
     ids: Rows
     scored: Rows
-    about: Mapping[str, object]
+    about: Mapping[str, Any]
+
+    def padded(self) -> list[np.ndarray]:
+        """Each row with padding behind it: the id that most rows end with, as trainers pad."""
+        ends, counts = np.unique([row[-1] for row in self.ids], return_counts=True)
+        tail = np.repeat(ends[np.argmax(counts)], PAD).astype(np.int32)
+        return [np.append(row, tail) for row in self.ids]
 
 
 def drawn(out: Path) -> Rollout:
@@ -179,18 +201,6 @@ def drawn(out: Path) -> Rollout:
     return Rollout(corpus.token_ids, corpus.scored, about)
 
 
-def _write_corpus(path: Path, rollout: Rollout) -> None:
-    """Each row with padding behind it; then some with a token more in the prompt."""
-    rows = [_padded(ids) for ids in rollout.ids]
-    rows += [drifted(ids) for ids in rollout.ids[:DRIFTED]]
-    store.write_text(path, "".join(json.dumps({"token_ids": row.tolist()}) + "\n" for row in rows))
-
-
-def _padded(ids: np.ndarray) -> np.ndarray:
-    """The last id again: an end-of-text token, where the rollout ended by itself."""
-    return np.append(ids, np.repeat(ids[-1:], PAD))
-
-
 def drifted(ids: np.ndarray) -> np.ndarray:
     """What a template that repeats a token of the prompt makes of it."""
     return np.insert(ids, 1, ids[1])
@@ -199,47 +209,36 @@ def drifted(ids: np.ndarray) -> np.ndarray:
 def exhibit(out: Path, left: str, right: str, blind: bool = False) -> Exhibit:
     """Two conditions as a pair on the response tokens, each under its clean name.
 
-    left, right: `clean-infer` is the rollout itself; others are of the second study. blind: left's
-    values are shown with the clean condition's facts.
+    Of all sequences where both are clean, else of the first ones. blind: left's values are shown
+    with the clean condition's facts.
     """
     rollout = drawn(out)
-    sides = [_side(out, name, rollout, blind and name == left) for name in (left, right)]
-    ids = tuple(_padded(row) for row in rollout.ids)
-    scored = tuple(np.append(row, np.zeros(PAD, bool)) for row in rollout.scored)
-    return Exhibit(
-        ids, scored, sides[0][0], sides[1][0], sides[0][1], sides[1][1], dict(rollout.about)
-    )
+    one, other = _side(out, left, blind), _side(out, right, False)
+    count = min(len(one[0]), len(other[0]), len(rollout.ids))
+    ids = tuple(rollout.padded()[:count])
+    scored = tuple(np.append(row, np.zeros(PAD, bool)) for row in rollout.scored[:count])
+    values = one[0][:count], other[0][:count]
+    return Exhibit(ids, scored, *values, one[1], other[1], dict(rollout.about))
 
 
-def _side(out: Path, name: str, rollout: Rollout, blind: bool) -> tuple[Rows, Mapping[str, object]]:
+def _side(out: Path, name: str, blind: bool) -> tuple[Rows, Mapping[str, Any]]:
+    """Values at every position and padding, and the provenance that they are shown with."""
     if name == "clean-infer":
         _, values, about = read_values(out / "rollout", "clean-infer/rollout-1")
         blank = np.full(PAD, np.nan, np.float32)
         return tuple(np.append(row, blank) for row in values), about
-    capture = _capture_of(out, name)
-    _, values, about = read_values(out / "damage", f"{name}/{capture}")
-    clean = "clean-train" if capture.startswith("score") else "clean-infer"
-    shown_as = _clean_about(out, clean)
-    if blind:
-        about = {**about, "facts": shown_as["facts"]}
-    about = {**about, "condition": shown_as["condition"]}
-    return values[: len(rollout.ids)], about
-
-
-def _capture_of(out: Path, name: str) -> str:
-    folder = store.trace_folder(out / "damage", f"{name}/score-1")
-    return "score-1" if store.is_sealed(folder) else "prefill-1"
-
-
-def _clean_about(out: Path, clean: str) -> Mapping[str, object]:
-    if clean == "clean-train":
-        return read_values(out / "damage", "clean-train/score-1")[2]
-    return read_values(out / "rollout", "clean-infer/rollout-1")[2]
+    if name == "clean-train":
+        return read_values(out / "clean", "clean-train/score-1")[1:]
+    trains = store.is_sealed(store.trace_folder(out / "damage", f"{name}/score-1"))
+    _, values, about = read_values(out / "damage", f"{name}/{'score' if trains else 'prefill'}-1")
+    clean = _side(out, "clean-train" if trains else "clean-infer", False)[1]
+    shown = {**about, "condition": clean["condition"]}
+    return values, {**shown, "facts": clean["facts"]} if blind else shown
 
 
 def drifted_exhibit(out: Path, clean: Exhibit) -> Exhibit:
     """The trainer scored its own prompt, which has a token more than the rollout's."""
-    ids, values, _ = read_values(out / "damage", "clean-train/score-1")
+    ids, values, _ = read_values(out / "clean", "clean-train/score-1")
     few, start = clean.only(range(min(DRIFTED, len(clean)))), len(clean)
     left = slice(start, start + len(few))
     cut = few.cut(PAD)

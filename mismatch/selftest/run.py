@@ -11,6 +11,7 @@ from typing import Any
 from mismatch import store
 from mismatch.selftest.captures import (
     CLEAN,
+    SHOWN,
     Damaged,
     Setup,
     drifted_exhibit,
@@ -23,8 +24,6 @@ from mismatch.selftest.faults import IN_VALUES, Fault
 from mismatch.verbs.run import Notify
 
 TEMPLATE = Fault("template drift (a token more in the prompt)", ("template",))
-#: Sequences that a fault in the values is shown on.
-SHOWN = 48
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -345,3 +346,24 @@ def test_a_guarded_server_of_processed_values(
         logits = known.next_logprobs(attention, ids[:t]) / 0.5
         truth = logits[ids[t]] - np.log(np.exp(logits).sum())
         assert abs(trace.logprob[t] - truth) < TOLERANCE_NATS
+
+
+#: Engines that show their weights; the others' L0 is not checked, and says so.
+SHOW_WEIGHTS = ("toy", "hf", "vllm", "sglang")
+
+
+def test_the_weights_an_engine_shows_are_the_checkpoints(given_ids: Captured) -> None:
+    """Every tensor by its name, unfused, whole and unpadded, with the digest of its bytes."""
+    facts = given_ids.provenance(given_ids.names()[0])["facts"]
+    if given_ids.condition_id.split("-")[0] not in SHOW_WEIGHTS:
+        assert "weights" not in facts
+        return
+    tensors = known.load_file(given_ids.model / "model.safetensors")
+    tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    expected = {
+        name: hashlib.sha256((tensor.astype("<f4") + 0).tobytes()).hexdigest()[:16]
+        for name, tensor in tensors.items()
+    }
+    shown = facts["weights"]["tensors"]
+    assert {name: digests["fp32"] for name, digests in shown.items()} == expected
+    assert not facts["weights"]["unread"]

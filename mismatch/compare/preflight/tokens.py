@@ -201,7 +201,8 @@ def _at_the_head(e: Evidence, bad: np.ndarray) -> bool:
 
 
 def _constant_tails(e: Evidence, side: Side) -> np.ndarray:
-    """(n,) runs of one id that end a row and have one and the same value from their first token on.
+    """(n,) runs of one id that end a row and have one and the same value; the first of a run may be
+    the row's own last token (an end of text, with which trainers pad too).
 
     A model that loops needs a few tokens to become certain; padding has its value at once.
     """
@@ -209,6 +210,7 @@ def _constant_tails(e: Evidence, side: Side) -> np.ndarray:
     for row in e.rows:
         ids, values = e.token_id[row], side.logprob[row]
         run = _run(ids)
+        run -= bool(run and values[-run] != values[-1])
         if PADDED <= run < len(ids) and np.ptp(values[-run:]) == 0:
             found.setdefault(int(ids[-1]), []).append(slice(row.stop - run, row.stop))
     bad = np.zeros(len(e.d), bool)

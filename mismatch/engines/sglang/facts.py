@@ -40,7 +40,8 @@ def observed(
         **space(path, settings, scaled=not first["raw"]),
         "rows_in_a_step": first["rows"],
         **{n: first[n] for n in ("device", "torch_threads", "model_class", "attention_class",
-                                 "kv_cache", "kv_tokens", "tree_cache", "overlap")},
+                                 "kv_cache", "kv_tokens", "tree_cache", "overlap",
+                                 "weights", "experts")},
         "sampling_backend": arguments.sampling_backend,
     }  # fmt: skip
 

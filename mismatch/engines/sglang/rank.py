@@ -28,6 +28,7 @@ from sglang.srt.server_args import get_global_server_args  # type: ignore[import
 
 from mismatch import wire
 from mismatch.engines import observe
+from mismatch.engines.sglang import weights
 from mismatch.engines.sglang.forcing import wanted_ids
 
 #: The sampler's settings, and where a batch's values of each are.
@@ -74,6 +75,7 @@ class Tap:
         self.sampler = self.runner.sampler
         self._forward, self._attach = self.sampler.forward, self.sampler._attach_logprobs_to_output
         self._positions: list[int] = []
+        self._digests: dict[str, Any] | None = None
         self.watch()
         self.sampler.forward, self.sampler._attach_logprobs_to_output = self.forward, self.attach
 
@@ -104,10 +106,18 @@ class Tap:
             drawn[rows] = torch.tensor(wanted, dtype=drawn.dtype, device=drawn.device)
         self._attach(output, logprobs, top, ids, info, drawn)
 
+    def _weights(self, ranks: int) -> dict[str, Any]:
+        """Once a load: every byte is read."""
+        if self._digests is None:
+            self._digests = weights.read(self.runner.model, ranks)
+        return self._digests
+
     def tell(self, folder: str) -> None:
         """What was observed, in `<folder>/rank-<tp rank>.json`."""
         found = {**_about_model(self.runner), **_about_scheduler(self.scheduler)}
         found |= {
+            "weights": self._weights(found["tp"]),
+            "experts": observe.experts(self.runner.model_config.hf_text_config),
             "seen": {name: sorted(values) for name, values in self.seen.items()},
             "rows": sorted(self.rows),
             "deterministic": bool(self.sampler.enable_deterministic),

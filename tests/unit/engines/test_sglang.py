@@ -147,6 +147,7 @@ def _rank(**change: object) -> dict:
                                        "top_k": [float(np.int32(1 << 30))], "min_p": [0.0]},
         "tp": 2, "lm_head": "bfloat16", "raw": False, "rows": [3], "device": "cpu",
         "torch_threads": 1, "model_class": "Y", "kv_tokens": 9, "tree_cache": "Z", "overlap": True,
+        "weights": {}, "experts": 0,
     }  # fmt: skip
     return {**told, **change}
 
