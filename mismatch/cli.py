@@ -19,6 +19,7 @@ from rich.table import Column, Table
 
 import mismatch
 from mismatch import api, store
+from mismatch.engines import find
 from mismatch.errors import (
     BAD_INPUT,
     GATE_FAILED,
@@ -384,8 +385,8 @@ def engines_options(name: str, json: Json = False) -> None:
     for row in found:
         table.add_row(*(escape(row[key]) for key in ("option", "takes", "scope", "help")))
     OUT.print(table)
-    OUT.print("of: load = an engine of its own; request = may share a load. "
-              "arg.NAME=VALUE goes to the engine's constructor.")  # fmt: skip
+    OUT.print("of: load = an engine of its own; request = may share a load; "
+              f"{find(name).arguments}.")  # fmt: skip
 
 
 @engines_app.command("build")
@@ -456,3 +457,7 @@ def _leave(error: MismatchError, as_json: bool) -> int:
         typer.echo(store.dump_json(error.as_json()), nl=False)
     _print_error(error)
     return error.exit_code
+
+
+if __name__ == "__main__":  # python -m mismatch.cli must not end in silence
+    main()

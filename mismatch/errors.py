@@ -38,7 +38,7 @@ ERRORS: dict[str, Entry] = {
     "unknown-option": Entry(
         BAD_INPUT,
         "Engine {engine} has no option '{option}'.",
-        "Its options: {known}; arg.NAME=VALUE goes to the engine's constructor.{hint_extra}",
+        "Its options: {known}; {arguments}.{hint_extra}",
     ),
     "option-value": Entry(
         BAD_INPUT, "Option {option} does not take '{value}'.", "It takes {takes}.{hint_extra}"
@@ -116,7 +116,7 @@ ERRORS: dict[str, Entry] = {
     "out-not-ours": Entry(
         BAD_INPUT,
         "{folder} already holds something else ({reason}).",
-        "Give --out a new folder, or the same command to resume it.",
+        "Give --out a new folder, or the same command to resume it.{hint_extra}",
     ),
     "in-use": Entry(
         BAD_INPUT,
@@ -177,8 +177,7 @@ ERRORS: dict[str, Entry] = {
     "engine-missing": Entry(
         BAD_INPUT,
         "Engine {engine} cannot run here: {reason}.",
-        "Run 'mismatch-probe engines build {engine}', or name an interpreter that has it: "
-        "{engine}:python=/path/to/bin/python.",
+        "{build} an interpreter that has it: {engine}:python=/path/to/bin/python.",
     ),
     "build-failed": Entry(
         BAD_INPUT, "Building the environment of {engine} failed: {reason}.", "{todo}"

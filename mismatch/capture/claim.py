@@ -100,7 +100,21 @@ def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
     differ = _difference(found, store.parse_json(store.dump_json(plan)))
     differ = differ or _other_condition(root, plan["request"].get("conditions", {}))
     if differ:
-        raise MismatchError("out-not-ours", folder=root, reason=f"another command: {differ}")
+        raise MismatchError(
+            "out-not-ours",
+            folder=root,
+            reason=f"another command: {differ}",
+            hint_extra=_ids_to_keep(root, found, plan["request"]),
+        )
+
+
+def _ids_to_keep(root: Path, found: Any, new: Mapping[str, Any]) -> str:
+    """Where the trainer alone is another, what was drawn still serves: it took the longest."""
+    old = found.get("request", {}) if isinstance(found, dict) else {}
+    drawn = [file.parent for file in root.glob("corpus/*/MANIFEST.json")]
+    if len(drawn) != 1 or "train" not in old or {**new, "train": old["train"]} != old:
+        return ""
+    return f" Its ids can be replayed by another trainer: --corpus {drawn[0]}"
 
 
 #: What may change from one command to the next: it says what is captured of a condition, or which

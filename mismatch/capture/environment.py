@@ -138,7 +138,13 @@ def interpreter(engine: Engine, condition: Condition) -> tuple[Path, dict[str, s
         reasons.append(found.reason)
     if not named and len(reasons) == 1:
         reasons.append("no environment has been built for it")
-    raise MismatchError("engine-missing", engine=engine.name, reason="; ".join(reasons))
+    build = f"Run 'mismatch-probe engines build {engine.name}', or name"
+    raise MismatchError(
+        "engine-missing",
+        engine=engine.name,
+        reason="; ".join(reasons),
+        build=build if engine.requirements else "Name",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def parse_option(engine: Engine, name: str, raw: str, base: Path = Path()) -> Op
             engine=engine.name,
             option=name,
             known=", ".join(sorted(options)),
+            arguments=engine.arguments,
             hint_extra=suggest(name, options),
         )
     value = option.parse(f"{name} of {engine.name}", raw)

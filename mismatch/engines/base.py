@@ -121,6 +121,7 @@ class Engine:
 
     paths: what it can capture. on_request: those of them that are taken only where they were asked
     for, as few machines have what they need. options: beside SHARED and `arg.NAME`.
+    arguments: where arg.NAME=VALUE goes, for whoever looks for an option.
     imports: the module that must import for the engine to run; None = nothing beyond numpy.
     distributions: asked for their versions. requirements: builds its environment.
     batch: sequences in one call when the user says nothing (None = the whole corpus at once).
@@ -142,6 +143,7 @@ class Engine:
     floor_batch: int = 8
     extra_positions: Mapping[str, int] = field(default_factory=dict)
     on_request: frozenset[str] = frozenset()
+    arguments: str = "arg.NAME=VALUE goes to the engine's constructor"
     observed: tuple[str, ...] = ()
     refuse: Callable[[Condition, Machine], str | None] = _never
     environment: Callable[[Condition], dict[str, str]] = _no_environment

@@ -26,6 +26,9 @@ ADDRESS = {
 }  # fmt: skip
 
 
+ARGUMENTS = "all else stays as the server was started"
+
+
 def refuse(condition: Condition, machine: Machine) -> str | None:
     """A client needs an address; whether somebody answers there shows when it is asked."""
     if "url" not in condition.options:

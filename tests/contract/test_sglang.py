@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from mismatch import api
+from mismatch import api, store
 from mismatch.capture import run as captures
 from tests import known
 from tests.contract.conftest import Serve
@@ -28,12 +28,14 @@ pytestmark = pytest.mark.sglang
 PROMPTS = known.SHIPPED.parent / "demo-prompts.jsonl"
 
 
-def _run(out: Path, dtype: str, attention: str, **more: Any) -> dict[str, dict[str, Any]]:
-    """hf against sglang on the shipped checkpoint: pairs by path."""
+def _run(
+    out: Path, dtype: str, attention: str, infer: str = "", **more: Any
+) -> dict[str, dict[str, Any]]:
+    """hf against sglang, by default one of our own, on the shipped checkpoint: pairs by path."""
     summary = api.run(
         model=known.SHIPPED,
         train=f"hf:dtype={dtype},attention={attention}",
-        infer=f"sglang:dtype={dtype}",
+        infer=infer or f"sglang:dtype={dtype}",
         prompts=PROMPTS,
         max_tokens=48,
         out=out,
@@ -121,6 +123,27 @@ def test_top_k_at_the_samplers_ids(attention: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- a running server
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_server_is_as_far_from_hf_as_its_dtype_says(
+    dtype: str, tmp_path: Path, serve: Serve
+) -> None:
+    """On tokens that it drew, when it drew them and as prompts: rounding of the last bits in
+    float32, a gap of bf16's size in bfloat16. The server itself says which of them it ran."""
+    url = serve("sglang_server", known.SHIPPED, "--dtype", dtype)
+    short = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
+    pairs = _run(tmp_path / "o", short, "sdpa", f"sglang:url={url}", floor="none")
+    for path in ("rollout", "prefill"):
+        pair, gap = pairs[path], pairs[path]["metrics"]["abs_logprob_diff_mean"]
+        assert pair["tokens"] > 500 and pair["sampled_by"] == "infer"
+        if dtype == "float32":
+            assert 0 < gap["value"] < 1e-6
+            assert pair["metrics"]["abs_logprob_diff_max"]["value"] < 1e-4
+        else:
+            assert 0.001 < gap["low"] < gap["value"] < gap["high"] < 0.1
+        facts = store.read_provenance(tmp_path / "o" / "traces" / pair["infer"])["facts"]
+        assert facts["compute_dtype"] == facts["server"]["dtype"] == dtype
 
 
 def test_a_server_of_the_other_kind_is_named(attention: Path, tmp_path: Path, serve: Serve) -> None:

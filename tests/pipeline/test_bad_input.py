@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,7 @@ def test_bad_corpora(
         ({"--paths": "rollout"}, "has none"),
         ({"--floor": "btach"}, "batch|none"),
         ({"--train": "hf:python=/nowhere/python"}, "engines build hf"),
+        ({"--train": "python:plugin=x,python=/nowhere/python"}, "\nName an interpreter"),
         ({"--model": "nowhere"}, "there is no such folder"),
         ({"--corpus": "nowhere.jsonl"}, "does not exist"),
         ({"--repeats": "0"}, "--help"),
@@ -109,6 +112,25 @@ def test_an_output_folder_with_other_content_is_left_alone(
     assert probe(*toy_run(bigram, "--corpus", corpus, "--out", "p")).code == 0
     again = probe(*toy_run(bigram, "--corpus", corpus, "--limit", 3, "--out", "p"))
     assert again.code == 2 and "other ids or prompts" in again.err
+
+
+def test_ids_survive_a_trainer_that_was_wrong(probe: Probe, bigram: Path, prompts: Path) -> None:
+    """Another trainer needs another folder, and the error says how to draw nothing again there."""
+    drawn = ["run", "--model", bigram, "--infer", "toy", "--max-tokens", 4, "--train"]
+    assert probe(*drawn, "toy", "--prompts", prompts, "--out", "p").code == 0
+    again = probe(*drawn, "toy:noise=0.1", "--prompts", prompts, "--out", "p")
+    assert again.code == 2 and "train was toy, is toy:noise=0.1" in again.err
+    ids = again.err.rpartition("--corpus ")[2].strip()
+    words = ["run", "--model", bigram, "--infer", "toy", "--train", "toy:noise=0.1"]
+    done = probe(*words, "--corpus", ids, "--paths", "rollout", "--out", "q", "--json")
+    assert done.code == 0 and done.json["pairs"][0]["path"] == "rollout"
+
+
+def test_the_module_of_the_command_line_is_the_program(bigram: Path) -> None:
+    """`python -m mismatch.cli` refuses what the program refuses, and does not end in silence."""
+    words = [sys.executable, "-m", "mismatch.cli", "run", "--model", str(bigram)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
 
 
 def test_a_run_may_grow_by_captures(probe: Probe, bigram: Path, corpus: Path) -> None:

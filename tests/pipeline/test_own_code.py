@@ -67,6 +67,7 @@ CELLS = {
     "good": (SCORER, ""),
     "nan": (SCORER.replace("self.value, np", "np.nan, np"), ""),
     "absent": (SCORER.replace("Scorer", "Other"), "has no Scorer: it has Other"),
+    "late": (SCORER.replace("Scorer", "Other") + "# Scorer", "has no Scorer: it has Other"),
     "broken": ("class Scorer(:", "does not import: SyntaxError"),
     "raises": (SCORER.replace("return [", "return 1 / 0 or ["), "ZeroDivisionError"),
     "exits": (SCORER.replace("return [", "import sys; sys.exit(4); return ["), "SystemExit: 4"),
@@ -108,7 +109,8 @@ def test_each_mistake_is_its_own_failed_cell_and_siblings_go_on(
     assert sorted(failed) == sorted(expected)
     for name, says in expected.items():
         assert says in failed[name]["message"] and "\n" not in failed[name]["message"], name
-    assert failed["gone"]["boundary"] == "unsupported" and failed["few"]["boundary"] == "score"
+    assert failed["gone"]["boundary"] == failed["absent"]["boundary"] == "unsupported"
+    assert failed["few"]["boundary"] == "score"
     pairs = {
         p["train"].split("/")[0]: p for p in store.read_json(tmp_path / "o/summary.json")["pairs"]
     }

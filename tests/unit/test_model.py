@@ -54,6 +54,10 @@ def test_a_colon_that_starts_no_option_does_not_split() -> None:
         ("vllm:eager=yes", "option-value", "true|false"),
         ("hf:dtype=bf16,dtype=fp16", "condition-syntax", "ENGINE"),
         ("hf:dtype=", "condition-syntax", "ENGINE"),
+        ("hf:url=http://h:1", "unknown-option", "arg.NAME=VALUE goes to the engine's constructor"),
+        ("vllm:url=http://h:1,dtype=bf16", "unknown-option", "stays as the server was started"),
+        ("sglang:url=http://h:1,tp=2", "unknown-option", "stays as the server was started"),
+        ("python:plugin=x,dtype=bf16", "unknown-option", "arg.NAME=VALUE goes to your object"),
         ("", "condition-syntax", "ENGINE"),
     ],
 )

@@ -5,6 +5,7 @@ The host reads the file to tell one state of it from another, and never runs it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,21 @@ def refuse(condition: Condition, machine: Machine) -> str | None:
     file = Path(str(options["file"]))
     if not file.is_file():
         return f"there is no file {file}"
-    return None if file.suffix == ".py" else f"{file} is not a Python file (*.py)"
+    if file.suffix != ".py":
+        return f"{file} is not a Python file (*.py)"
+    return _misspelt(file, str(options["object"]))
+
+
+def _misspelt(file: Path, name: str) -> str | None:
+    """A name that is nowhere in the file, as it would be missed only after a whole rollout.
+
+    Text alone is looked at: the guest's Python may be another one than ours.
+    """
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if re.search(rf"\b{name}\b|\bimport \*", text):
+        return None
+    own = re.findall(r"^(?:class|def) +(\w+)", text, re.MULTILINE)
+    return f"{file.name} has no {name}" + (f": it has {', '.join(own)}" if own else "")
 
 
 def changed(condition: Condition, code: Mapping[str, Any]) -> str | None:
@@ -64,6 +79,7 @@ ENGINE = Engine(
         "batch": Option("batch", "sequences in one call of score (default 1)", minimum=1,
                         scope="request"),
     },
+    arguments="arg.NAME=VALUE goes to your object, in its options",
     imports="numpy",
     distributions=("numpy", "torch", "transformers"),
     requirements=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine
-from mismatch.engines.served import ADDRESS, refuse
+from mismatch.engines.served import ADDRESS, ARGUMENTS, refuse
 from mismatch.model import Option
 
 ENGINE = Engine(
@@ -19,6 +19,7 @@ ENGINE = Engine(
         **{name: SAMPLER[name] for name in ("temperature", "top_p", "top_k", "min_p")},
         "topk": DISTRIBUTION["topk"],
     },
+    arguments=ARGUMENTS,
     imports="httpx",
     distributions=("httpx",),
     requirements=None,

@@ -61,6 +61,8 @@ class Scorer:
         ("python:file=gone.py,object=Scorer", "there is no file"),
         ("python:file=.,object=Scorer", "there is no file"),
         ("python:file=notes.txt,object=Scorer", "is not a Python file"),
+        ("python:file=mine.py,object=Scorr", "mine.py has no Scorr: it has Scorer"),
+        ("python:file=empty.py,object=Scorer", "empty.py has no Scorer"),
         ("python:plugin=x,file=mine.py,object=Scorer", "plugin names the code, and file does too"),
         ("python:plugin=x,object=Scorer", "plugin names the code, and object does too"),
     ],
@@ -69,6 +71,7 @@ def test_what_names_no_code_is_refused(spec: str, says: str, tmp_path: Path) -> 
     """Before anything starts, with the reason."""
     _file(tmp_path, GOOD)
     _file(tmp_path, "", "notes.txt")
+    _file(tmp_path, "", "empty.py")
     reason = PYTHON.refuse(parse_condition(spec, tmp_path), Machine())
     assert reason is not None and says in reason
 
@@ -78,6 +81,18 @@ def test_what_names_code_is_not_refused(spec: str, tmp_path: Path) -> None:
     """A file with an object, or a plug-in, which the guest alone can look for."""
     _file(tmp_path, GOOD)
     assert PYTHON.refuse(parse_condition(spec, tmp_path), Machine()) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["from elsewhere import *", "Scorer = make()", "import x as Scorer", "class Scorer(:"]
+)
+def test_what_only_running_the_file_can_tell_is_left_to_the_guest(
+    text: str, tmp_path: Path
+) -> None:
+    """A name that may be bound, however, and text that the guest's own Python must judge."""
+    _file(tmp_path, text)
+    condition = parse_condition("python:file=mine.py,object=Scorer", tmp_path)
+    assert PYTHON.refuse(condition, Machine()) is None
 
 
 @pytest.mark.parametrize("spec", ["python:object=a-b", "python:object=a.b", "python:plugin=a/b"])
