@@ -152,7 +152,10 @@ def said_of(what: str) -> Iterator[None]:
     except (Exception, SystemExit) as reason:
         text = " ".join(str(reason).split())[:300]
         said = f"{type(reason).__name__}: {text}" if text else type(reason).__name__
-        raise PluginError(f"{what}: {said}{_line(reason.__traceback__)}") from reason
+        where = _line(reason.__traceback__)
+        if isinstance(reason, ModuleNotFoundError):
+            where += f"; it ran in {sys.executable}: python=/path/to/bin/python names another"
+        raise PluginError(f"{what}: {said}{where}") from reason
 
 
 def _line(trace: TracebackType | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,7 +235,8 @@ def _worker_of(path: Path, tmp_path: Path) -> Worker:
     ("text", "says"),
     [
         ("class Scorer(:\n", r"mine\.py does not import: SyntaxError: .*line 1"),
-        ("import nowhere_at_all\n", "does not import: ModuleNotFoundError: .*mine.py, line 1"),
+        ("import nowhere_at_all\n", "does not import: ModuleNotFoundError: .*mine.py, line 1.*"
+         f"{re.escape(sys.executable)}: python="),
         ("import sys\nsys.exit(3)\n", "does not import: SystemExit: 3 .mine.py, line 2"),
         ("class Scorers: ...\n", "mine.py has no Scorer: it has Scorers"),
         ("Scorer = 5\n", "Scorer of mine.py is a int: it must be called"),
