@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 
 CONNECT_TIMEOUT_S = 10.0
+#: What a server says of itself costs it no forward pass. Without a limit, a port that takes
+#: connections and says nothing would be waited for as long as a whole call may take.
+TELL_TIMEOUT_S = 60.0
 #: What a server writes into an error is shown up to here.
 QUOTED = 300
 
@@ -29,8 +32,8 @@ class Server:
     """One server at one address.
 
     url: its root. key_env: the variable that holds its key, sent as a bearer token where it is set;
-    the key itself is never written anywhere. How long an answer may take is the run's --timeout,
-    which the host watches.
+    the key itself is never written anywhere. How long an answer to a POST may take is the run's
+    --timeout, which the host watches.
     """
 
     def __init__(self, url: str, key_env: str) -> None:
@@ -38,7 +41,6 @@ class Server:
         self._key = os.environ.get(key_env, "")
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None),
             follow_redirects=False,
             trust_env=False,  # no proxy: the only address is the one that was given
@@ -90,8 +92,10 @@ class Server:
         return answers
 
     def _send(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        limit = None if verb == "POST" else TELL_TIMEOUT_S
+        timeout = httpx.Timeout(limit, connect=CONNECT_TIMEOUT_S)
         try:
-            return self._client.request(verb, f"{self.url}{path}", json=body)
+            return self._client.request(verb, f"{self.url}{path}", json=body, timeout=timeout)
         except httpx.ConnectError as reason:
             raise ServerError(
                 f"no server answers at {self.url} ({reason}): start it, or mend url"
@@ -100,6 +104,11 @@ class Server:
             raise ServerError(
                 f"{self.url} did not take a connection within {CONNECT_TIMEOUT_S:g} s: mend url, "
                 "or let it through the firewall"
+            ) from None
+        except httpx.ReadTimeout:
+            raise ServerError(
+                f"{self.url}{path} said nothing for {TELL_TIMEOUT_S:g} s: the server hangs, or is "
+                "no HTTP server"
             ) from None
         except httpx.TransportError as reason:
             raise ServerError(

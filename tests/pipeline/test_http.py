@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mismatch.engines import http
 from mismatch.engines.http import Server, ServerError, need
 
 KEY = "sk-very-secret"
@@ -91,6 +93,16 @@ def test_nobody_there(url: str) -> None:
     """An address where nothing listens says to start a server or mend the url."""
     with pytest.raises(ServerError, match=r"no server answers at http://127\.0\.0\.1:1 "):
         Server("http://127.0.0.1:1", "THE_KEY").get("/version")
+
+
+def test_a_port_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server should tell of itself has a limit of its own, far below a call's."""
+    assert http.TELL_TIMEOUT_S <= 60
+    monkeypatch.setattr(http, "TELL_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections wait in its queue
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServerError, match=f"{url}/version said nothing for 0.2 s"):
+            Server(url, "THE_KEY").get("/version")
 
 
 def test_the_key_is_sent_and_never_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
