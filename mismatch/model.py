@@ -105,7 +105,7 @@ _SPEC_HEAD = re.compile(r"^([A-Za-z0-9_.-]+)(?::(?=[A-Za-z_][\w.]*=)(.*))?$", re
 def split_spec(text: str) -> tuple[str, dict[str, str]]:
     """`ENGINE[:key=value,...]` -> engine, raw options. Splits at a `:` before `name=` only."""
     match = _SPEC_HEAD.match(text.strip())
-    if match is None:
+    if match is None or not _is_utf8(text):
         raise MismatchError("condition-syntax", text=text)
     raw: dict[str, str] = {}
     for piece in (match.group(2) or "").split(","):
@@ -116,6 +116,17 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
             raise MismatchError("condition-syntax", text=text)
         raw[name] = value
     return match.group(1), raw
+
+
+def _is_utf8(text: str) -> bool:
+    """A command line's bytes that are no UTF-8 come as halves of surrogate pairs: no file of ours
+    could name such a condition.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,24 @@ from tests import known
 
 # A machine that is shared is slow at times: that says nothing of what a test holds.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# make fuzz: so many inputs for each test of tests/fuzz.
+settings.register_profile("fuzz", settings.get_profile("shared"), max_examples=10_000)
 settings.load_profile("shared")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs the fuzz tests tried, by kind."""
+    tried: Counter[str] = Counter()
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    for report in (r for r in reports if getattr(r, "when", None) == "call"):
+        for kind, count in (value for name, value in report.user_properties if name == "tried"):
+            tried[kind] += count
+    if tried:
+        terminalreporter.section("inputs tried")
+        for kind, count in sorted(tried.items()):
+            terminalreporter.line(f"{count:>8,} {kind}")
+
+
 
 
 @pytest.fixture(scope="session")
