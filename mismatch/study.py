@@ -193,11 +193,19 @@ def _parse(path: Path) -> _File:
     except (OSError, UnicodeDecodeError) as reason:
         raise bad_study(path, f"it cannot be read ({reason})") from None
     try:
-        return _File.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as reason:
-        raise bad_study(path, f"it is not TOML: {reason}") from None
+        return _File.model_validate(_toml(path, text))
     except ValidationError as found:
         raise _said(path, found) from None
+
+
+def _toml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as reason:  # also of a number of more digits than Python reads
+        why = str(reason).partition(";")[0]
+        raise bad_study(path, f"it is not TOML: {why}") from None
+    except RecursionError:
+        raise bad_study(path, "it is nested too deeply") from None
 
 
 def _said(path: Path, found: ValidationError) -> MismatchError:
