@@ -26,7 +26,7 @@ from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.engines.base import SHARED
 from mismatch.errors import MismatchError
 from mismatch.glossary import METRICS
-from mismatch.model import TRAIN_PATH, Floor, Sampling
+from mismatch.model import TRAIN_PATH, Floor, Sampling, given_path
 from mismatch.selftest import run as selftests
 from mismatch.selftest.captures import Setup
 from mismatch.study import in_small, read_study
@@ -84,7 +84,7 @@ def run(
     ends = parse_condition(train), parse_condition(infer)
     asked = None if paths is None else _listed(paths)
     request = single(
-        model=Path(model),
+        model=given_path(model),
         train=ends[0],
         infer=ends[1],
         ids=read_ids(prompts, corpus, limit),
@@ -95,27 +95,27 @@ def run(
         trust_remote_code=trust_remote_code,
         timeout_s=timeout_s,
     )
-    return run_request(request, Path(out), notify)
+    return run_request(request, given_path(out), notify)
 
 
 def run_study(study: str | Path, out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
     """Every cell of a study.toml, its pairs and its report. Returns the summary."""
-    return run_request(of_study(read_study(Path(study))), Path(out), notify)
+    return run_request(of_study(read_study(given_path(study))), given_path(out), notify)
 
 
 def plan(study: str | Path, out: str | Path) -> dict[str, Any]:
     """The study's cells: id, load, captures, what is sealed in `out`, what is refused and why."""
-    return plan_rows(of_study(read_study(Path(study))), Path(out))
+    return plan_rows(of_study(read_study(given_path(study))), given_path(out))
 
 
 def capture(
     study: str | Path, only: str, out: str | Path, notify: Notify = _quiet
 ) -> dict[str, Any]:
     """Take one cell's captures and compare nothing; returns the cell's row of `plan`."""
-    request = of_study(read_study(Path(study)))
+    request = of_study(read_study(given_path(study)))
     cells = chosen(request, only)
-    capture_cells(request, cells, Path(out), notify)
-    return next(row for row in plan_rows(request, Path(out))["cells"] if row["id"] == only)
+    capture_cells(request, cells, given_path(out), notify)
+    return next(row for row in plan_rows(request, given_path(out))["cells"] if row["id"] == only)
 
 
 def preflight(target: str | Path, out: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
@@ -124,11 +124,11 @@ def preflight(target: str | Path, out: str | Path, notify: Notify = _quiet) -> d
     A study runs on its first 16 prompts, 64 tokens each, without floors, in `out`. Returns
     {"pairs": [{"id", "tokens", "preflight": [row, ...]}]}.
     """
-    folder = Path(target)
+    folder = given_path(target)
     if folder.suffix == ".toml":
         small = in_small(read_study(folder))
-        run_request(of_study(small), Path(out), notify)
-        folder = Path(out)
+        run_request(of_study(small), given_path(out), notify)
+        folder = given_path(out)
     keys = ("id", "tokens", "sequences", "nan_tokens", "inf_tokens", "preflight")
     return {"pairs": [{k: pair[k] for k in keys} for pair in check(folder)["pairs"]]}
 
@@ -156,10 +156,10 @@ def selftest(
         ends["train" if named.paths == {TRAIN_PATH} else "infer"] = engine
     shipped = SHIPPED / "llama-gsm-0.8m", SHIPPED / "demo-prompts.jsonl"
     setup = Setup(
-        Path(model or shipped[0]), Path(prompts or shipped[1]), ends["train"], ends["infer"],
+        given_path(model or shipped[0]), given_path(prompts or shipped[1]), ends["train"], ends["infer"],
         2 if quick else seeds, quick,
     )  # fmt: skip
-    return selftests.run(setup, Path(out), notify)
+    return selftests.run(setup, given_path(out), notify)
 
 
 #: The demo's two engines.
@@ -194,16 +194,18 @@ def failures(out: str | Path) -> list[dict[str, Any]]:
     """error.json of every capture that failed: causes first, then what failed because of them, and
     last the cells that this machine cannot run.
     """
-    if not Path(out).is_dir():
+    if not given_path(out).is_dir():
         raise MismatchError("file-missing", what="Folder", file=out)
-    found = [store.read_json(p) for p in sorted((Path(out) / "failed").glob("*/*/error.json"))]
+    found = [
+        store.read_json(p) for p in sorted((given_path(out) / "failed").glob("*/*/error.json"))
+    ]
     last = {"NoCorpus": 1, "Refused": 2}
     return sorted(found, key=lambda error: last.get(error["type"], 0))
 
 
 def captures_asked(out: str | Path) -> int:
     """How many captures a run folder holds or lacks: sealed and failed."""
-    root = Path(out)
+    root = given_path(out)
     return sum(len(list(root.glob(f"{kind}/*/*/MANIFEST.json"))) for kind in ("traces", "failed"))
 
 
@@ -211,24 +213,24 @@ def import_dumps(
     format: str, files: Sequence[str | Path] | str | Path, out: str | Path
 ) -> dict[str, Any]:
     """Log-probabilities that a trainer recorded -> traces, comparison, report. Needs no engine."""
-    return imports.import_dumps(format, [Path(f) for f in _listed(files)], Path(out))
+    return imports.import_dumps(format, [given_path(f) for f in _listed(files)], given_path(out))
 
 
 def compare(folder: str | Path) -> dict[str, Any]:
     """Measure a run folder's traces again; rewrites comparisons/, summary.json and the report."""
-    read_run(Path(folder))
-    with held(Path(folder)):
-        return conclude(Path(folder))
+    read_run(given_path(folder))
+    with held(given_path(folder)):
+        return conclude(given_path(folder))
 
 
 def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
     """Compare two sealed traces, from wherever they were taken; they are copied into `out`."""
-    return traces.compare_traces(Path(left), Path(right), Path(out))
+    return traces.compare_traces(given_path(left), given_path(right), given_path(out))
 
 
 def attribute(folder: str | Path) -> dict[str, Any]:
     """{"attributions": [...]} of a study's folder: which knob owns which share of the gap."""
-    found = check(Path(folder)).get("attributions")
+    found = check(given_path(folder)).get("attributions")
     if not found:
         raise MismatchError(
             "usage",
@@ -240,9 +242,9 @@ def attribute(folder: str | Path) -> dict[str, Any]:
 
 def report(folder: str | Path) -> tuple[Path, Path]:
     """Write report.md and report.html of a run folder whose artifacts are all intact."""
-    check(Path(folder))
-    with held(Path(folder)):
-        return reports.build(Path(folder))
+    check(given_path(folder))
+    with held(given_path(folder)):
+        return reports.build(given_path(folder))
 
 
 def gate(
@@ -255,7 +257,7 @@ def gate(
     """Rules like `k3=1e-3` or `excess.k3=5e-4` against every train-infer pair, or the named one."""
     rules = [gates.parse_rule(text, "max", METRICS) for text in _listed(maximum)]
     rules += [gates.parse_rule(text, "min", METRICS) for text in _listed(minimum)]
-    return gates.judge(check(Path(folder)), rules, pair)
+    return gates.judge(check(given_path(folder)), rules, pair)
 
 
 def engines() -> list[environment.Status]:

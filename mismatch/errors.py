@@ -70,6 +70,7 @@ ERRORS: dict[str, Entry] = {
     ),
     # inputs
     "file-missing": Entry(BAD_INPUT, "{what} {file} does not exist.", "Check the path."),
+    "no-path": Entry(BAD_INPUT, "{path} is no path: {reason}.", "Give a shorter or plainer name."),
     "file-unreadable": Entry(BAD_INPUT, "{file} cannot be read: {reason}.", "{todo}"),
     "bad-row": Entry(BAD_INPUT, "{file}, line {line}: {reason}.", "{todo}"),
     "empty-input": Entry(

@@ -6,6 +6,7 @@ Nothing here touches a file or starts a process.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,25 @@ class Condition:
         for name, value in sorted(self.options.items()):
             if name not in ("dtype", "attention", "python"):
                 yield name, value
+
+
+#: Bytes of one name and of a whole path, as Linux takes them; the latter less what we put beneath.
+LONGEST_NAME, LONGEST_PATH = 255, 3000
+
+
+def given_path(given: str | Path) -> Path:
+    """A path that a user gave; `no-path` where no file can have it."""
+    try:
+        raw = os.fsencode(given)
+    except UnicodeEncodeError:
+        raise MismatchError("no-path", path=repr(str(given)), reason="it is not text") from None
+    if b"\0" in raw:
+        raise MismatchError("no-path", path=repr(str(given)), reason="it holds a zero byte")
+    longest = max(map(len, raw.split(b"/")))
+    if longest > LONGEST_NAME or len(raw) > LONGEST_PATH:
+        shown = f"{str(given)[:40]!r}..."
+        raise MismatchError("no-path", path=shown, reason=f"it is too long ({len(raw)} bytes)")
+    return Path(given)
 
 
 def option_text(value: OptionValue) -> str:
@@ -159,7 +179,7 @@ class Option:
                 raise self._bad(name, raw)
             return raw == "true"
         if self.kind == "path":
-            return Path(raw)
+            return given_path(raw)
         if self.kind == "str" or (self.kind == "batch" and raw == "all"):
             if self.pattern and not re.fullmatch(self.pattern, raw):
                 raise self._bad(name, raw)

@@ -29,6 +29,7 @@ from mismatch.model import (
     Floor,
     OptionValue,
     Side,
+    given_path,
     option_text,
     side_of,
 )
@@ -160,10 +161,10 @@ def read_study(path: Path) -> Study:
     return Study(
         path=path,
         models={
-            name: path.parent / folder for name, folder in {**raw.models, "": raw.model}.items()
+            name: _beside(path, folder) for name, folder in {**raw.models, "": raw.model}.items()
         },
-        prompts=None if raw.prompts is None else path.parent / raw.prompts,
-        corpus=None if raw.corpus is None else path.parent / raw.corpus,
+        prompts=None if raw.prompts is None else _beside(path, raw.prompts),
+        corpus=None if raw.corpus is None else _beside(path, raw.corpus),
         paths=None if raw.paths is None else tuple(raw.paths),
         repeats=raw.repeats,
         floor=raw.floor,
@@ -178,6 +179,11 @@ def read_study(path: Path) -> Study:
         pairs=tuple((p.left, p.right, p.path) for p in raw.pair) or None,
         attributions=tuple(_attribution(path, a, everything) for a in raw.attribute),
     )
+
+
+def _beside(study: Path, given: str) -> Path:
+    """A relative path of a study starts at its file."""
+    return given_path(study.parent / given)
 
 
 def bad_study(path: Path, what: str, hint: str = "") -> MismatchError:

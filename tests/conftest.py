@@ -30,8 +30,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{count:>8,} {kind}")
 
 
-
-
 @pytest.fixture(scope="session")
 def bigram(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that is a bigram table in closed form."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from mismatch.corpus.jsonl import MAX_TOKEN_ID
 from mismatch.errors import MismatchError
-from mismatch.model import LOGPROB_CEILING
+from mismatch.model import LOGPROB_CEILING, given_path
 
 Align = Literal["full", "response"]
 
@@ -63,7 +63,9 @@ def record(
         keep=None if attention_mask is None else _sequences("attention_mask", attention_mask),
     )
     given.check_counts()
-    _append(Path(path), "".join(_line(k, given, align) for k in range(len(given.ids))))
+    _append(
+        given_path(os.fspath(path)), "".join(_line(k, given, align) for k in range(len(given.ids)))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from mismatch.model import (
     Sampling,
     Side,
     Task,
+    given_path,
 )
 from mismatch.study import default_pairs
 
@@ -226,9 +227,9 @@ def read_ids(prompts: str | Path | None, corpus: str | Path | None, limit: int |
             todo="--prompts rolls them out; --corpus replays ids that are there already.",
         )
     if prompts is not None:
-        return Ids(None, {}, {}, read_prompts(Path(prompts), limit), Path(prompts).name)
+        return Ids(None, {}, {}, read_prompts(given_path(prompts), limit), Path(prompts).name)
     assert corpus is not None
-    return _read_corpus(Path(corpus), limit)
+    return _read_corpus(given_path(corpus), limit)
 
 
 def _read_corpus(path: Path, limit: int | None) -> Ids:

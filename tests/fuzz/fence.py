@@ -33,7 +33,6 @@ def outcome(verb: Callable[..., Any], *given: Any, **named: Any) -> Any:
     try:
         return verb(*given, **named)
     except MismatchError as error:
-        assert error.exit_code != 70 and error.message
         return error
 
 

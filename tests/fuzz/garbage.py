@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 #: Names and texts that some reader, shell, screen, page or spreadsheet would take for more than
 #: text.
 HOSTILE = (
-    "", " ", ".", "..", "../x", "../../outside/kept", "..\\x", "/etc/passwd", "//x", "~", "a/b", "a/../b",
-    "a\0b", "\0", "x" * 300, "x/" * 2000, "-", "--out", "-1", "CON", "a:b", "a b", "$(x)", "%s", "{x}", "{}",
-    "\n", "a\nb", "\r", "\t", "\x07", "\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "\x7f", "\u202egnp.exe",
-    "\u2066x\u2069", "\u200b", "\ufeff", "\u2028", "\U0001f600", "e\u0301", "日本", "\ud800",
-    "<script>alert(1)</script>", "</script>", "</span><img src=x onerror=alert(1)>", "<!--", "-->", "&", "&lt;",
-    "\" onmouseover=alert(1) x=\"", "' x='", "]]>", "javascript:alert(1)", "data:text/html,x", "{{ 7 * 7 }}",
-    "|", "a|b", "\\|", "`", "``", "``|", "*", "_", "~~", "**b**", "[a](http://x)", "![a](http://x)", "<http://x>",
-    "http://x.example", "www.x.example", "a@x.example", "@user", "#1", "# h", "- l", "1. l", "> q", "---", "\\",
-    "$x$", "[^1]", "[ ]", ":x:", "<details>", "<br>", "[x]: http://x",
-    "=HYPERLINK(\"http://x\",\"y\")", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "=1", "[bold]x[/bold]", "[/]",
-    "nan", "NaN", "inf", "-inf", "1e999", "true", "null", "None", "0x10", "9" * 5000,
+    "", " ", ".", "..", "../x", "../../outside/kept", "..\\x", "/etc/passwd", "//x", "~", "a/b",
+    "a/../b", "a\0b", "\0", "x" * 300, "x/" * 2000, "-", "--out", "-1", "CON", "a:b", "a b",
+    "$(x)", "%s", "{x}", "{}", "\n", "a\nb", "\r", "\t", "\x07", "\x1b[31mred", "\x1b]0;title\x07",
+    "\x9b2J", "\x7f", "\u202egnp.exe", "\u2066x\u2069", "\u200b", "\ufeff", "\u2028", "\U0001f600",
+    "e\u0301", "日本", "\ud800", "<script>alert(1)</script>", "</script>",
+    "</span><img src=x onerror=alert(1)>", "<!--", "-->", "&", "&lt;",
+    "\" onmouseover=alert(1) x=\"", "' x='", "]]>", "javascript:alert(1)", "data:text/html,x",
+    "{{ 7 * 7 }}", "|", "a|b", "\\|", "`", "``", "``|", "*", "_", "~~", "**b**", "[a](http://x)",
+    "![a](http://x)", "<http://x>", "http://x.example", "www.x.example", "a@x.example", "@user",
+    "#1", "# h", "- l", "1. l", "> q", "---", "\\", "$x$", "[^1]", "[ ]", ":x:", "<details>",
+    "<br>", "[x]: http://x", "=HYPERLINK(\"http://x\",\"y\")", "+cmd|' /C calc'!A0", "-2+3",
+    "@SUM(1)", "=1", "[bold]x[/bold]", "[/]", "nan", "NaN", "inf", "-inf", "1e999", "true", "null",
+    "None", "0x10", "9" * 5000,
 )  # fmt: skip
 
 #: Anything text may be, without halves of surrogate pairs (which no file in UTF-8 can hold).
@@ -34,7 +36,7 @@ ANY_TEXT = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40))
 
 NUMBERS = st.one_of(
     st.integers(-3, 70),
-    st.sampled_from([-1, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, 10**400, 10**5000]),
+    st.sampled_from([-1, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, 10**400, 10**4000]),
     st.floats(),
     st.sampled_from([-0.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), -float("inf")]),
 )
@@ -113,7 +115,9 @@ def broken(draw: st.DrawFn, whole: bytes) -> bytes:
     put = draw(
         st.one_of(
             st.binary(min_size=1, max_size=12),
-            st.sampled_from([b"\xff", b"\xef\xbb\xbf", b"\0", b"\n", b"{", b"[" * 3000, b"NaN", b"1e999"]),
+            st.sampled_from(
+                [b"\xff", b"\xef\xbb\xbf", b"\0", b"\n", b"{", b"[" * 3000, b"NaN", b"1e999", b"9" * 5000]
+            ),
         )
     )  # fmt: skip
     return draw(

@@ -38,7 +38,7 @@ def specs(draw: st.DrawFn) -> str:
 @given(text=st.one_of(specs(), ANY_TEXT))
 @example("toy:arg.x=\udcff")
 def test_a_condition_is_refused_in_words_or_has_a_plain_name(text: str) -> None:
-    """Any text is a condition whose id names one folder, the same one each time, or MismatchError."""
+    """Any text is a condition whose id always names the same one folder, or MismatchError."""
     TRIED["conditions"] += 1
     found = outcome(parse_condition, text)
     if isinstance(found, MismatchError):
