@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -288,8 +289,20 @@ def _product(path: Path, side: Side, number: int, axes: Axes) -> Iterator[Condit
             values[option] = [
                 parse_option(engine, option, option_text(value), path.parent) for value in choices
             ]
+    _check_size(path, side, math.prod(map(len, values.values())))
     for chosen in itertools.product(*values.values()):
         yield Condition(engine.name, dict(zip(values, chosen, strict=True)))
+
+
+#: Conditions that one table may make. Each is captured by itself, and a list too many in a row of
+#: axes soon asks for more than any machine holds.
+MOST_CONDITIONS = 1000
+
+
+def _check_size(path: Path, side: Side, count: int) -> None:
+    if count > MOST_CONDITIONS:
+        what = f"the axes of [{side}] make {count:,} conditions; {MOST_CONDITIONS:,} is the most"
+        raise bad_study(path, what, " Leave out values, or write the conditions that you mean.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests import known
 # A machine that is shared is slow at times: that says nothing of what a test holds.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # make fuzz: so many inputs for each test of tests/fuzz.
-settings.register_profile("fuzz", settings.get_profile("shared"), max_examples=10_000)
+INPUTS = int(os.environ.get("INPUTS", "10000"))
+settings.register_profile("fuzz", settings.get_profile("shared"), max_examples=INPUTS)
 settings.load_profile("shared")
 
 

@@ -227,6 +227,8 @@ def _write(
 ) -> None:
     """Seal comparisons/<id>/; its manifest names the hashes of the traces it was made from."""
     left = traces[spec.left]
+    with np.errstate(invalid="ignore"):  # both sides may be infinite
+        d = gap.lp_train.astype("float64") - gap.lp_infer.astype("float64")
     used = [spec.left, spec.right]
     used += [t for sides in spec.floors.values() for others in sides.values() for t in others]
 
@@ -239,7 +241,7 @@ def _write(
                 "token_id": left.token_id[left.scored].astype("int32"),
                 "lp_train": gap.lp_train,
                 "lp_infer": gap.lp_infer,
-                "d": gap.lp_train.astype("float64") - gap.lp_infer.astype("float64"),
+                "d": d,
             },
         )
         (aside / "comparison.json").write_text(store.dump_json(element), encoding="utf-8")

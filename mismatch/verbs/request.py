@@ -114,6 +114,7 @@ class Request:
         for cell in self.cells:
             _check_side(cell)
             _check_recorded(self, cell)
+        _check_size(self)
         _check_limits(self)
 
     def check_engines(self, cells: Sequence[Cell], out: Path) -> None:
@@ -279,6 +280,21 @@ def _check_recorded(request: Request, cell: Cell) -> None:
         what=f"Path rollout needs log-probabilities recorded by {condition.spec}, and {reason}.",
         todo="Use --paths decode,prefill, or --prompts to roll out.",
     )
+
+
+#: Sequences that a run may draw: every capture holds the list of them.
+MOST_SEQUENCES = 1_000_000
+
+
+def _check_size(request: Request) -> None:
+    if request.sampling is not None and request.sequences > MOST_SEQUENCES:
+        prompts, samples = len(request.ids.prompts), request.sampling.samples
+        raise MismatchError(
+            "usage",
+            what=f"{prompts:,} prompts with {samples:,} samples each are more than "
+            f"{MOST_SEQUENCES:,} sequences.",
+            todo="Lower samples, or limit the prompts.",
+        )
 
 
 def _check_limits(request: Request) -> None:

@@ -48,6 +48,9 @@ DRAWN = {k: v for k, v in STUDY.items() if k not in ("corpus", "attribute")} | {
     "prompts": "prompts.jsonl", "rollout": "toy-fp16-*1",
 }  # fmt: skip
 
+#: Ten axes of ten values.
+HUGE = {f"arg.a{k}": list(range(10)) for k in range(10)}
+
 
 def toml(value: Any) -> str:
     """A value as TOML; null, which TOML has not, as text."""
@@ -101,6 +104,8 @@ def test_the_studies_that_are_damaged_are_whole(bigram: Path) -> None:
 @inputs(150)
 @given(data=FILES)
 @example(data=b"a = " + b"[" * 4000)
+@example(data=written(DRAWN | {"samples": 10**12}))
+@example(data=written(STUDY | {"train": {"engine": "toy"} | HUGE}))
 @example(data=b'model = "ckpt"\nseed = ' + b"9" * 5000)
 def test_any_study_is_planned_or_refused_in_words(data: bytes, bigram: Path, shown: Any) -> None:
     """A plan names plain folders and shows no control character; else MismatchError. Nothing is
