@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 import mismatch
 from mismatch import api, store
@@ -30,6 +31,7 @@ from mismatch.errors import (
 )
 from mismatch.progress import Progress
 from mismatch.report import cells, ladder, tables
+from mismatch.report.words import clean
 
 app = typer.Typer(
     name="mismatch-probe",
@@ -59,7 +61,13 @@ def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
         typer.echo(store.dump_json(summary), nl=False)
         return
     tables.terminal(summary, OUT)
-    OUT.print(f"\nreport: {escape(str(folder / 'report.html'))}", soft_wrap=True)
+    OUT.print()
+    _say(OUT, f"report: {folder / 'report.html'}")
+
+
+def _say(console: Console, text: str) -> None:
+    """One line; what files and engines put into it is shown and not obeyed."""
+    console.print(Text(clean(text)), soft_wrap=True)
 
 
 def _compared(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -220,7 +228,7 @@ def capture(
     if json:
         typer.echo(store.dump_json(row), nl=False)
     else:
-        OUT.print(f"{escape(only)}: {row['sealed']} of {len(row['captures'])} captures sealed")
+        _say(OUT, f"{only}: {row['sealed']} of {len(row['captures'])} captures sealed")
     if row["sealed"] < len(row["captures"]):
         failed = [e for e in api.failures(place) if e["condition"] == row["condition"]]
         said = (f"{e['capture']} at {e['boundary']}: {e['message']}" for e in failed)
@@ -334,7 +342,8 @@ def report(folder: Folder, json: Json = False) -> None:
     if json:
         typer.echo(store.dump_json({"written": [p.name for p in written]}), nl=False)
     else:
-        OUT.print("\n".join(escape(str(p)) for p in written), soft_wrap=True)
+        for path in written:
+            _say(OUT, str(path))
 
 
 @app.command()
@@ -350,10 +359,14 @@ def gate(
     if json:
         typer.echo(store.dump_json(verdict), nl=False)
     else:
-        for rule in verdict["rules"]:
-            OUT.print(f"{rule['verdict']}: {escape(rule['reason'])}", soft_wrap=True)
-        OUT.print(f"verdict: {verdict['verdict']}")
+        _print_verdict(verdict, OUT)
     raise typer.Exit(verdict["exit_code"])
+
+
+def _print_verdict(verdict: dict[str, Any], console: Console) -> None:
+    for rule in verdict["rules"]:
+        _say(console, f"{rule['verdict']}: {rule['reason']}")
+    _say(console, f"verdict: {verdict['verdict']}")
 
 
 @engines_app.callback()
@@ -393,8 +406,8 @@ def engines_options(name: str, json: Json = False) -> None:
 @engines_app.command("build")
 def engines_build(name: str) -> None:
     """Build and cache an environment for one engine (hf and vllm share theirs on a CPU)."""
-    python = api.build_engine(name, say=lambda text: ERR.print(escape(text), soft_wrap=True))
-    OUT.print(escape(str(python)), soft_wrap=True)
+    python = api.build_engine(name, say=lambda text: _say(ERR, text))
+    _say(OUT, str(python))
 
 
 @app.callback(invoke_without_command=True)
@@ -409,8 +422,10 @@ def _version(
 # ---------------------------------------------------------------- errors
 
 
-def _print_error(error: MismatchError) -> None:
-    ERR.print(f"error: {escape(error.message)}\n{escape(error.hint)}".strip(), soft_wrap=True)
+def _print_error(error: MismatchError, console: Console = ERR) -> None:
+    _say(console, f"error: {error.message}")
+    if error.hint:
+        _say(console, error.hint)
 
 
 def _stop(signum: int, frame: object) -> None:
