@@ -29,6 +29,7 @@ from mismatch.glossary import METRICS
 from mismatch.model import TRAIN_PATH, Floor, Sampling, given_path
 from mismatch.selftest import run as selftests
 from mismatch.selftest.captures import Setup
+from mismatch.shapes import Failure
 from mismatch.study import in_small, read_study
 from mismatch.verbs import imports, traces
 from mismatch.verbs.conclude import conclude
@@ -197,7 +198,8 @@ def failures(out: str | Path) -> list[dict[str, Any]]:
     if not given_path(out).is_dir():
         raise MismatchError("file-missing", what="Folder", file=out)
     found = [
-        store.read_json(p) for p in sorted((given_path(out) / "failed").glob("*/*/error.json"))
+        store.read_json(p, Failure)
+        for p in sorted((given_path(out) / "failed").glob("*/*/error.json"))
     ]
     last = {"NoCorpus": 1, "Refused": 2}
     return sorted(found, key=lambda error: last.get(error["type"], 0))

@@ -23,17 +23,21 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from mismatch.errors import MismatchError
-from mismatch.model import Corpus
+from mismatch.model import Corpus, given_path
+from mismatch.shapes import CorpusNote, Manifest, Provenance, shaped
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
+#: Token texts, which the first engine that has a tokenizer puts beside a sealed corpus.
+TEXTS = "texts.json"
 
 
 def dump_json(value: Any) -> str:
@@ -42,17 +46,26 @@ def dump_json(value: Any) -> str:
 
 
 def parse_json(text: str) -> Any:
-    return json.loads(text)
+    """JSON as `dump_json` writes it: NaN is no value."""
+    return json.loads(text, parse_constant=_no_json)
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of ours; a damaged one is `artifact-changed`."""
+def _no_json(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is not JSON")
+
+
+def read_json(path: Path, shape: type[BaseModel] | None = None) -> Any:
+    """Parse a JSON file of ours; one that is damaged or has another shape is `artifact-changed`."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MismatchError("file-missing", what="File", file=path) from None
+    except RecursionError:
+        raise MismatchError("artifact-changed", file=path, reason="nested too deeply") from None
     except (OSError, ValueError) as reason:
-        raise MismatchError("artifact-changed", file=path, reason=reason) from None
+        why = str(reason).partition(";")[0]
+        raise MismatchError("artifact-changed", file=path, reason=why) from None
+    return found if shape is None else shaped(path, found, shape)
 
 
 def sha256(path: Path) -> str:
@@ -65,6 +78,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        aside.unlink(missing_ok=True)  # never write through a link that was laid there
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as reason:
@@ -108,8 +122,8 @@ def copy_artifact(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=target.parent))
     try:
-        for file in source.iterdir():  # an artifact is flat
-            shutil.copyfile(file, aside / file.name)
+        for name in _parts(source):  # an artifact is flat
+            shutil.copyfile(source / name, aside / name)
         aside.chmod(0o755)
         aside.rename(target)
     except OSError as reason:
@@ -118,13 +132,33 @@ def copy_artifact(source: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _parts(artifact: Path) -> list[str]:
+    """The files of a sealed folder, the manifest last; whatever else lies there is not of it."""
+    manifest = read_json(artifact / MANIFEST)
+    beside = [name for name in _beside(manifest["kind"]) if inside(artifact, name).is_file()]
+    return [*manifest["files"], *beside, MANIFEST]
+
+
+def _beside(kind: str) -> tuple[str, ...]:
+    """What may lie in a sealed folder and is not sealed with it."""
+    return (TEXTS,) if kind == "corpus" else ()
+
+
 def inside(root: Path, *parts: str) -> Path:
     """`root/parts...`, refused if a part is not a plain name, or a link leads out of root."""
     path = root.joinpath(*parts)
     plain = all(p not in ("", ".", "..") and "/" not in p for p in parts)
-    if not plain or not path.resolve().is_relative_to(root.resolve()):
+    if not plain or not _stays_in(root, given_path(path)):
         raise MismatchError("usage", what=f"{path} leaves {root}.", todo="Use a plain name.")
     return path
+
+
+def _stays_in(root: Path, path: Path) -> bool:
+    """Whether links lead nowhere else; a link to itself leads nowhere."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False
 
 
 def trace_folder(root: Path, trace: str) -> Path:
@@ -137,9 +171,9 @@ def failed_folder(root: Path, trace: str) -> Path:
     return inside(root, "failed", *trace.split("/"))
 
 
-def read_provenance(trace: Path) -> dict[str, Any]:
+def read_provenance(trace: Path, shape: type[Provenance] = Provenance) -> dict[str, Any]:
     """What a trace's folder says of how it was made."""
-    return dict(read_json(trace / "provenance.json"))
+    return dict(read_json(trace / "provenance.json", shape))
 
 
 def comparison_folder(root: Path, pair: str) -> Path:
@@ -155,8 +189,8 @@ def seal(
     about: extra manifest entries (kind, trace hashes). Returns the manifest's sha256.
     Without `replace` an existing folder is an error of the caller.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".seal-", dir=folder.parent))
     except OSError as reason:
         raise writing_failed(folder, reason) from None
@@ -166,8 +200,8 @@ def seal(
         manifest = {"schema": SCHEMA, **about, "files": files}
         (aside / MANIFEST).write_text(dump_json(manifest), encoding="utf-8")
         aside.chmod(0o755)
-        if folder.exists() and (replace or not is_sealed(folder)):  # half a copy is no artifact
-            shutil.rmtree(folder)
+        if replace or not is_sealed(folder):  # half a copy is no artifact
+            discard(folder)
         aside.rename(folder)
     except OSError as reason:
         raise writing_failed(folder, reason) from None
@@ -177,8 +211,13 @@ def seal(
 
 
 def discard(folder: Path) -> None:
-    """Remove an artifact whose sources are gone: nothing may be read from it any more."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove an artifact whose sources are gone, or what stands in its place: nothing may be read
+    from it any more. Of a link the link alone.
+    """
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_sealed(folder: Path) -> bool:
@@ -190,15 +229,11 @@ def verified(folder: Path, kind: str) -> dict[str, Any]:
     if not is_sealed(folder):
         raise MismatchError("not-an-artifact", folder=folder, kind=kind, reason="no MANIFEST.json")
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise MismatchError("artifact-changed", file=folder / MANIFEST, reason="not a manifest")
-    if manifest.get("schema") != SCHEMA:
+    check_schema(folder / MANIFEST, manifest)
+    shaped(folder / MANIFEST, manifest, Manifest)
+    if manifest["kind"] != kind:
         raise MismatchError(
-            "artifact-too-new", file=folder / MANIFEST, found=manifest.get("schema"), known=SCHEMA
-        )
-    if manifest.get("kind") != kind:
-        raise MismatchError(
-            "not-an-artifact", folder=folder, kind=kind, reason=f"it is a {manifest.get('kind')}"
+            "not-an-artifact", folder=folder, kind=kind, reason=f"it is a {manifest['kind']}"
         )
     for name, expected in manifest["files"].items():
         path = inside(folder, name)
@@ -206,7 +241,18 @@ def verified(folder: Path, kind: str) -> dict[str, Any]:
             raise MismatchError("artifact-changed", file=path, reason="it is gone")
         if sha256(path) != expected:
             raise MismatchError("artifact-changed", file=path, reason="its sha256 differs")
-    return manifest
+    known = {*manifest["files"], *_beside(kind), MANIFEST}
+    for name in sorted(p.name for p in folder.iterdir() if p.name not in known):
+        if not name.startswith("."):  # what a system lays down beside; nothing of ours
+            raise MismatchError("artifact-changed", file=folder / name, reason="it was added")
+    return manifest  # type: ignore[no-any-return]
+
+
+def check_schema(path: Path, found: Any) -> None:
+    """Refuse a file of another schema version, and one that has none."""
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
+        raise MismatchError("artifact-too-new", file=path, found=schema, known=SCHEMA)
 
 
 # ---------------------------------------------------------------- tables
@@ -333,7 +379,7 @@ def load_corpus(folder: Path) -> tuple[Corpus, dict[str, Any], dict[str, list[np
         values = read_table(folder / "recorded.parquet")
         for side in (c for c in values.column_names if c != "sequence_id"):
             recorded[side] = [np.array(v.values, np.float32) for v in values[side]]
-    return corpus, read_json(folder / "corpus.json"), recorded
+    return corpus, read_json(folder / "corpus.json", CorpusNote), recorded
 
 
 def _top_ids(table: pa.Table, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:

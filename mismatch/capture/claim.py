@@ -16,6 +16,10 @@ from typing import Any
 from mismatch import store
 from mismatch.errors import MismatchError
 from mismatch.model import AttributionSpec, PairSpec
+from mismatch.shapes import Run
+
+#: The folders that a run lays in its output folder.
+OURS = (".work", "attributions", "comparisons", "corpus", "failed", "traces")
 
 
 @contextmanager
@@ -37,6 +41,8 @@ def claimed(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with held(root):
+            for name in OURS:
+                store.inside(root, name)  # no link leads what we write or remove elsewhere
             _refuse_others(root, plan)  # another process may have claimed it meanwhile
             (root / ".work").mkdir(exist_ok=True)
             note, text = root / "run.json", store.dump_json(plan)
@@ -95,7 +101,7 @@ def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
         return
     if "run.json" not in present:
         raise MismatchError("out-not-ours", folder=root, reason=f"it has {sorted(present)[0]}")
-    found = store.read_json(root / "run.json")
+    found = store.read_json(root / "run.json", Run)
     # Through JSON, as tuples become lists.
     differ = _difference(found, store.parse_json(store.dump_json(plan)))
     differ = differ or _other_condition(root, plan["request"].get("conditions", {}))
@@ -145,7 +151,7 @@ def _other_condition(root: Path, conditions: Mapping[str, str]) -> str | None:
     """
     for name, spec in conditions.items():
         for trace in sorted((root / "traces" / name).glob("*/provenance.json")):
-            taken = store.read_json(trace).get("condition")
+            taken = store.read_provenance(trace.parent)["condition"]
             if taken not in (spec, "recorded"):
                 return f"{name} was {taken}, is {spec}; give it another id"
     return None
@@ -155,7 +161,7 @@ def _forget(root: Path) -> None:
     """Unfinished work of a request that is gone must never be sealed as this one's."""
     for left in (root / ".work").iterdir():
         if left.is_dir():
-            shutil.rmtree(left)
+            store.discard(left)
 
 
 def _sweep(root: Path) -> None:

@@ -338,7 +338,7 @@ def _save_texts(root: Path, staging: Path, corpus: Corpus | None) -> None:
     """Token texts for the viewer, beside the corpus; the first engine that has a tokenizer."""
     if corpus is None or not (staging / "texts.json").is_file():
         return
-    target = store.inside(root, "corpus", corpus.sha, "texts.json")
+    target = store.inside(root, "corpus", corpus.sha, store.TEXTS)
     if not target.is_file():
         store.write_text(target, store.dump_json(wire.read_json(staging / "texts.json")))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mismatch.compare.semantics import emulation
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
 from mismatch.model import IS_UNSUPPORTED, NO_IDS, PairSpec
+from mismatch.shapes import CorpusNote, Run, Summary, shaped
 
 SEED = 0
 
@@ -41,25 +43,13 @@ def read_run(root: Path) -> dict[str, Any]:
     if not (root / "run.json").is_file():
         raise MismatchError("not-an-artifact", folder=root, kind="run", reason="it has no run.json")
     run = store.read_json(root / "run.json")
-    if not isinstance(run, dict) or run.get("schema") != store.SCHEMA:
-        found = run.get("schema") if isinstance(run, dict) else None
-        raise MismatchError(
-            "artifact-too-new", file=root / "run.json", found=found, known=store.SCHEMA
-        )
-    return run
+    store.check_schema(root / "run.json", run)
+    return dict(shaped(root / "run.json", run, Run))
 
 
 def pair_specs(run: Mapping[str, Any]) -> list[PairSpec]:
-    """The pairs of run.json, whose shape is checked: nothing seals that file."""
-    try:
-        specs = [PairSpec(**pair) for pair in run["pairs"]]
-        names = [x for s in specs for x in (s.id, s.kind, s.path, s.left, s.right)]
-        names += [t for s in specs for of in s.floors.values() for ts in of.values() for t in ts]
-    except (KeyError, TypeError, AttributeError) as reason:
-        raise MismatchError("artifact-changed", file="run.json", reason=reason) from None
-    if not all(isinstance(name, str) for name in names) or "request" not in run:
-        raise MismatchError("artifact-changed", file="run.json", reason="it names no pairs")
-    return specs
+    """The pairs of run.json."""
+    return [PairSpec(**{f.name: pair[f.name] for f in fields(PairSpec)}) for pair in run["pairs"]]
 
 
 def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
@@ -213,11 +203,15 @@ def _sampled_by(root: Path, right: Mapping[str, Any]) -> str:
 
     right: that side's provenance.
     """
-    about = store.inside(root, "corpus", right["corpus"], "corpus.json")
-    drawn = store.read_json(about).get("sampled_by") if about.is_file() else None
+    folder = store.inside(root, "corpus", right["corpus"])
+    drawn = None
+    if store.is_sealed(folder):
+        store.verified(folder, "corpus")
+        drawn = store.read_json(folder / "corpus.json", CorpusNote).get("sampled_by")
     if not drawn:
         return "unknown"
-    if (drawn["condition"], drawn["model"]) != (right["condition"], right["model"]["digest"]):
+    model = right.get("model", {}).get("digest")
+    if (drawn["condition"], drawn["model"]) != (right["condition"], model):
         return "other"
     return "infer" if (drawn["temperature"], drawn["support"]) == (1.0, "whole") else "reshaped"
 
@@ -260,15 +254,18 @@ def check(root: Path) -> dict[str, Any]:
             "not-an-artifact", folder=root, kind="run", reason="it has no summary.json"
         )
     summary = store.read_json(root / "summary.json")
+    store.check_schema(root / "summary.json", summary)
+    shaped(root / "summary.json", summary, Summary)
     run = read_run(root)
-    specs = pair_specs(run)
-    pairs = _pairs_of(root, summary)
+    specs, pairs = pair_specs(run), summary["pairs"]
     if [p["id"] for p in pairs] != [s.id for s in specs]:
         raise _edited(root, "its pairs are not those of run.json")
     _check_attributions(root, run, summary)
     for spec, pair in zip(specs, pairs, strict=True):
         folder = store.comparison_folder(root, spec.id)
-        measured = _checked(root, folder, "comparison") if store.is_sealed(folder) else None
+        made_from = (spec.left, spec.right)
+        sealed = store.is_sealed(folder)
+        measured = _checked(root, folder, "comparison", made_from) if sealed else None
         if (measured is None and pair["tokens"]) or (measured is not None and measured != pair):
             raise _edited(root, f"pair {spec.id} is not what its comparison says")
     return summary  # type: ignore[no-any-return]
@@ -279,36 +276,37 @@ def _check_attributions(root: Path, run: Mapping[str, Any], summary: dict[str, A
     found = summary.get("attributions", [])
     if [a["id"] for a in found] != [s.id for s in specs]:
         raise _edited(root, "its attributions are not those of run.json")
-    for one in (a for a in found if not (a["missing"] or a.get("unlike"))):
+    made = [(s, a) for s, a in zip(specs, found, strict=True) if _is_made(a)]
+    for spec, one in made:
         folder = attribution_path(root, one["id"])
-        if _checked(root, folder, "attribution") != one:
+        if _checked(root, folder, "attribution", spec.corners.values()) != one:
             raise _edited(root, f"attribution {one['id']} is not what its folder says")
+
+
+def _is_made(attribution: Mapping[str, Any]) -> bool:
+    return not (attribution["missing"] or attribution.get("unlike"))
 
 
 def _edited(root: Path, reason: str) -> MismatchError:
     return MismatchError("artifact-changed", file=root / "summary.json", reason=reason)
 
 
-def _pairs_of(root: Path, summary: Any) -> list[dict[str, Any]]:
-    try:
-        found, pairs = summary["schema"], summary["pairs"]
-        listed = [p for p in pairs if (p["id"], p["tokens"])]
-    except (KeyError, TypeError) as reason:
-        raise _edited(root, f"it is not a summary ({reason})") from None
-    if found != store.SCHEMA:
-        raise MismatchError(
-            "artifact-too-new", file=root / "summary.json", found=found, known=store.SCHEMA
-        )
-    return listed
-
-
-def _checked(root: Path, folder: Path, kind: str) -> Any:
+def _checked(root: Path, folder: Path, kind: str, made_from: Iterable[str]) -> Any:
+    """What a sealed comparison or attribution says, once it and the traces that it was made from
+    are known to be as they were.
+    """
     manifest = store.verified(folder, kind)
-    for trace, expected in manifest["traces"].items():
+    traces = manifest.get("traces", {})
+    if unnamed := set(made_from) - traces.keys():
+        what = f"it does not name {min(unnamed)}"
+        raise MismatchError("artifact-changed", file=folder / store.MANIFEST, reason=what)
+    for trace, expected in traces.items():
         path = store.trace_folder(root, trace)
         if not store.is_sealed(path) or store.sha256(path / store.MANIFEST) != expected:
             raise MismatchError(
                 "artifact-changed", file=path, reason=f"{folder.name} was made from another trace"
             )
-        store.verified(path, "trace")
+        of = store.inside(root, "corpus", store.verified(path, "trace")["corpus"])
+        if store.is_sealed(of):  # a trace that was brought from elsewhere may lack it
+            store.verified(of, "corpus")
     return store.read_json(folder / f"{kind}.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from mismatch import store
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.model import IS_UNSUPPORTED, UNSUPPORTED
+from mismatch.shapes import Failure
 
 
 class Traces:
@@ -40,7 +41,7 @@ def why_missing(root: Path, trace: str) -> str:
     error = store.failed_folder(root, trace) / "error.json"
     if not error.is_file():
         return f"{trace} was never captured"
-    found = store.read_json(error)
+    found = store.read_json(error, Failure)
     if found["boundary"] == UNSUPPORTED:
         return f"{trace}{IS_UNSUPPORTED}{found['message']}"
     if found["type"] in OUR_WORDS:

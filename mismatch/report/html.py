@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mismatch import __version__, store
+from mismatch import __version__, shapes, store
 from mismatch.glossary import DISTRIBUTION, about
 from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
@@ -46,8 +46,8 @@ def build(root: Path) -> tuple[Path, Path]:
 def _failures(root: Path) -> list[Failure]:
     found = []
     for path in sorted((root / "failed").glob("*/*/error.json")):
-        error = store.read_json(path)
-        sentence = f"{error.get('boundary')}: {error.get('type')}: {error.get('message')}"
+        error = store.read_json(path, shapes.Failure)
+        sentence = f"{error['boundary']}: {error['type']}: {error['message']}"
         found.append(("/".join(path.parts[-3:-1]), sentence))
     return found
 

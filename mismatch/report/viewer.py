@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from mismatch import store
 from mismatch.report.words import number, token_text
+from mismatch.shapes import Texts
 
 #: Positions shown of a sequence; the window is centred on its worst token.
 WINDOW = 121
@@ -79,7 +80,8 @@ def read_context(folder: Path | None) -> Context:
     """A corpus folder that is absent or partial gives less to show, not an error."""
     if folder is None or not folder.is_dir():
         return Context(None, None)
-    texts = store.read_json(folder / "texts.json") if (folder / "texts.json").is_file() else None
+    file = folder / store.TEXTS
+    texts = store.read_json(file, Texts) if file.is_file() else None
     path = folder / "sequences.parquet"
     ids = store.read_table(path)["token_ids"] if path.is_file() else None
     return Context(ids, texts)

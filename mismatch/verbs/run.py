@@ -54,8 +54,9 @@ def _forget_dropped(root: Path, request: Request) -> None:
     """The failure of a capture that the study no longer asks for is nobody's any more."""
     asked = {task.trace for cell in request.cells for task in request.tasks(cell)}
     for folder in sorted((root / "failed").glob("*/*")):
-        if f"{folder.parent.name}/{folder.name}" not in asked:
-            store.discard(folder)
+        trace = f"{folder.parent.name}/{folder.name}"
+        if trace not in asked:
+            store.discard(store.failed_folder(root, trace))
 
 
 def refused_corners(request: Request, out: Path) -> Iterator[MismatchError]:

@@ -17,6 +17,7 @@ from mismatch.capture import plan
 from mismatch.capture.claim import claimed
 from mismatch.compare.align import align, read_tokens
 from mismatch.model import PairSpec, side_of
+from mismatch.shapes import Named
 from mismatch.verbs.conclude import conclude
 
 
@@ -66,7 +67,7 @@ def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> End:
     manifest = store.verified(folder, "trace")
-    provenance = store.read_provenance(folder)
+    provenance = store.read_provenance(folder, Named)
     digest = store.sha256(folder / store.MANIFEST)
     condition, _, capture = str(provenance["trace"]).rpartition("/")
     corpus, path = str(manifest["corpus"]), str(provenance["path"])
@@ -84,7 +85,7 @@ def _floors(beside: Path, first: Mapping[str, Any]) -> dict[str, dict[str, Path]
         ("batch", (plan.batch_name(path),)),
     ):
         folders = {n: beside / n for n in names if store.is_sealed(beside / n)}
-        said = {n: store.read_provenance(folder) for n, folder in folders.items()}
+        said = {n: store.read_provenance(folder, Named) for n, folder in folders.items()}
         alike = [n for n, s in said.items() if s["capture"] == n and _made(s) == _made(first)]
         if alike:
             found[floor] = {n: folders[n] for n in alike}

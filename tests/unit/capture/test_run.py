@@ -38,7 +38,7 @@ def test_captures_of_one_load_come_from_one_source(
     code, is no trace; an engine that tells no fingerprint is not held to one."""
     root, staging, trace = tmp_path / "root", tmp_path / "staging", "c/prefill-1"
     plan = wire.CallPlan("c/prefill-batch", "prefill", [[0]])
-    provenance = store.dump_json({"facts": then})
+    provenance = store.dump_json({"condition": "c", "corpus": "0", "facts": then})
     store.seal(
         store.trace_folder(root, trace),
         lambda aside: store.write_text(aside / "provenance.json", provenance),

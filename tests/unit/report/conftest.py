@@ -16,6 +16,7 @@ def run(tmp_path: Path) -> Path:
     root = write_run(
         tmp_path / "run", pair("decode"), pair("prefill", 2e-3), failed_pair(HOSTILE), inner_pair()
     )
-    error = {"boundary": "load", "type": "ImportError", "message": HOSTILE}
+    named = {"condition": "sglang", "capture": "decode-1"}
+    error = {**named, "boundary": "load", "type": "ImportError", "message": HOSTILE}
     store.write_text(root / "failed" / "sglang" / "decode-1" / "error.json", store.dump_json(error))
     return root
