@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
-from rich.text import Text
 
 import mismatch
-from mismatch import api, store
+from mismatch import api
 from mismatch.engines import find
 from mismatch.errors import (
     BAD_INPUT,
@@ -31,7 +29,7 @@ from mismatch.errors import (
 )
 from mismatch.progress import Progress
 from mismatch.report import cells, ladder, tables
-from mismatch.report.words import clean
+from mismatch.screen import ERR, OUT, print_error, print_json, print_verdict, say
 
 app = typer.Typer(
     name="mismatch-probe",
@@ -53,21 +51,14 @@ StudyOut = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(help="A folder written by run, import or compare.")]
 
-OUT, ERR = Console(), Console(stderr=True)
-
 
 def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(store.dump_json(summary), nl=False)
+        print_json(summary)
         return
     tables.terminal(summary, OUT)
     OUT.print()
-    _say(OUT, f"report: {folder / 'report.html'}")
-
-
-def _say(console: Console, text: str) -> None:
-    """One line; what files and engines put into it is shown and not obeyed."""
-    console.print(Text(clean(text)), soft_wrap=True)
+    say(OUT, f"report: {folder / 'report.html'}")
 
 
 def _compared(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -99,7 +90,7 @@ def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
             raise MismatchError("captures-failed-all", **fields)
         _show(summary, out, as_json)
         error = MismatchError("captures-failed-some", count=len(failed), total=total, **fields)
-        _print_error(error)
+        print_error(error)
         raise typer.Exit(error.exit_code)
     _compared(summary, out, as_json)
 
@@ -207,7 +198,7 @@ def plan(study: StudyFile, out: StudyOut = None, json: Json = False) -> None:
     """
     found = api.plan(study, _study_out(study, out))
     if json:
-        typer.echo(store.dump_json(found), nl=False)
+        print_json(found)
     else:
         cells.plan(found, OUT)
     if found["refused"]:
@@ -226,9 +217,9 @@ def capture(
     with Progress(ERR) as progress:
         row = api.capture(study, only, place, notify=progress.notify)
     if json:
-        typer.echo(store.dump_json(row), nl=False)
+        print_json(row)
     else:
-        _say(OUT, f"{only}: {row['sealed']} of {len(row['captures'])} captures sealed")
+        say(OUT, f"{only}: {row['sealed']} of {len(row['captures'])} captures sealed")
     if row["sealed"] < len(row["captures"]):
         failed = [e for e in api.failures(place) if e["condition"] == row["condition"]]
         said = (f"{e['capture']} at {e['boundary']}: {e['message']}" for e in failed)
@@ -256,7 +247,7 @@ def preflight(
         place = out or Path(f"{target.stem}-preflight")
         found = api.preflight(target, place, notify=progress.notify)
     if json:
-        typer.echo(store.dump_json(found), nl=False)
+        print_json(found)
     else:
         ladder.ladder(found, OUT)
     raise typer.Exit(ladder.exit_code(found))
@@ -286,7 +277,7 @@ def selftest(
             seeds=seeds, quick=quick, notify=progress.notify,
         )  # fmt: skip
     if json:
-        typer.echo(store.dump_json(found), nl=False)
+        print_json(found)
     else:
         ladder.selftest(found, OUT)
         OUT.print(f"\ntable: {escape(str(out / 'selftest.md'))}", soft_wrap=True)
@@ -328,7 +319,7 @@ def attribute(folder: Folder, json: Json = False) -> None:
     """The share of the gap that each knob owns, for the attributions that a study asks for."""
     found = api.attribute(folder)
     if json:
-        typer.echo(store.dump_json(found), nl=False)
+        print_json(found)
     else:
         tables.attributions(found, OUT)
     if any(not one["tokens"] for one in found["attributions"]):
@@ -340,10 +331,10 @@ def report(folder: Folder, json: Json = False) -> None:
     """Write report.md and report.html again."""
     written = api.report(folder)
     if json:
-        typer.echo(store.dump_json({"written": [p.name for p in written]}), nl=False)
+        print_json({"written": [p.name for p in written]})
     else:
         for path in written:
-            _say(OUT, str(path))
+            say(OUT, str(path))
 
 
 @app.command()
@@ -357,16 +348,10 @@ def gate(
     """Pass, fail, inconclusive or no evidence: exit 0, 1, 4, 4."""
     verdict = api.gate(folder, maximum=max, minimum=min, pair=pair)
     if json:
-        typer.echo(store.dump_json(verdict), nl=False)
+        print_json(verdict)
     else:
-        _print_verdict(verdict, OUT)
+        print_verdict(verdict, OUT)
     raise typer.Exit(verdict["exit_code"])
-
-
-def _print_verdict(verdict: dict[str, Any], console: Console) -> None:
-    for rule in verdict["rules"]:
-        _say(console, f"{rule['verdict']}: {rule['reason']}")
-    _say(console, f"verdict: {verdict['verdict']}")
 
 
 @engines_app.callback()
@@ -376,7 +361,7 @@ def engines(context: typer.Context, json: Json = False) -> None:
         return
     found = api.engines()
     if json:
-        typer.echo(store.dump_json({"engines": [asdict(s) for s in found]}), nl=False)
+        print_json({"engines": [asdict(s) for s in found]})
         return
     # A path that is cut off is of no use.
     last = Column("interpreter, or what to do", overflow="fold")
@@ -393,7 +378,7 @@ def engines_options(name: str, json: Json = False) -> None:
     """Every option of one engine: what it takes, and whether it needs a load of its own."""
     found = api.engine_options(name)
     if json:
-        typer.echo(store.dump_json({"engine": name, "options": found}), nl=False)
+        print_json({"engine": name, "options": found})
         return
     table = Table("option", Column("takes", overflow="fold"), "of", "what it is")
     for row in found:
@@ -406,8 +391,8 @@ def engines_options(name: str, json: Json = False) -> None:
 @engines_app.command("build")
 def engines_build(name: str) -> None:
     """Build and cache an environment for one engine (hf and vllm share theirs on a CPU)."""
-    python = api.build_engine(name, say=lambda text: _say(ERR, text))
-    _say(OUT, str(python))
+    python = api.build_engine(name, say=lambda text: say(ERR, text))
+    say(OUT, str(python))
 
 
 @app.callback(invoke_without_command=True)
@@ -420,12 +405,6 @@ def _version(
 
 
 # ---------------------------------------------------------------- errors
-
-
-def _print_error(error: MismatchError, console: Console = ERR) -> None:
-    _say(console, f"error: {error.message}")
-    if error.hint:
-        _say(console, error.hint)
 
 
 def _stop(signum: int, frame: object) -> None:
@@ -470,8 +449,8 @@ def _usage(reason: Exception) -> MismatchError | None:
 
 def _leave(error: MismatchError, as_json: bool) -> int:
     if as_json:
-        typer.echo(store.dump_json(error.as_json()), nl=False)
-    _print_error(error)
+        print_json(error.as_json())
+    print_error(error)
     return error.exit_code
 
 

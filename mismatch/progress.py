@@ -10,6 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from mismatch.report.words import clean
+from mismatch.screen import say
+
 _WORDS = {
     "launch": "starting",
     "load": "loading engine and weights",
@@ -62,7 +65,7 @@ class Progress:
         capture = f" {event['capture']}" if event.get("capture") else ""
         text = f"{self._condition}: {_WORDS[stage]}{capture}"
         if self._bar:
-            self._bar.update(self._task, description=escape(text), total=event.get("of"))
+            self._bar.update(self._task, description=escape(clean(text)), total=event.get("of"))
             self._bar.update(self._task, completed=event.get("call", 0))
         elif "call" not in event:
             self._say(text)
@@ -72,7 +75,4 @@ class Progress:
             self._bar.update(self._task, completed=done, total=of)
 
     def _say(self, text: str) -> None:
-        if self._bar:
-            self._bar.console.print(escape(text), soft_wrap=True)
-        else:
-            self._console.print(escape(text), soft_wrap=True)
+        say(self._bar.console if self._bar else self._console, text)

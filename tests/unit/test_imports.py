@@ -21,7 +21,7 @@ LAYERS = [
     {"corpus", "capture", "compare", "report", "gate"},
     {"verbs", "selftest"},
     {"api"},
-    {"progress"},
+    {"progress", "screen"},
     {"cli"},
 ]
 STAGES = LAYERS[5]
