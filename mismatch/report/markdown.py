@@ -21,10 +21,13 @@ _ACTIVE = re.compile(r"([\\`*_~\[\]|$])")
 
 
 def escape(text: str) -> str:
-    """Foreign text as itself: no Markdown, no HTML, no table cell breaks, no link, no @mention."""
+    """Foreign text as itself: no Markdown, no HTML, no table cell breaks, no link, no @mention, no
+    #reference.
+    """
     plain = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = _ACTIVE.sub(r"\\\1", plain)
-    return escaped.replace("@", "@<!-- -->").replace("://", ":<!-- -->//")
+    plain_words = escaped.replace("@", "@<!-- -->").replace("://", ":<!-- -->//")
+    return re.sub(r"(?i)www(?=\.)|#(?=\d)", r"\g<0><!-- -->", plain_words)
 
 
 def code(text: str) -> str:

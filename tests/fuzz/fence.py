@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ def outcome(verb: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return verb(*given, **named)
     except MismatchError as error:
         return error
+
+
+def controls(screen: str) -> list[str]:
+    """Characters that a terminal obeys in place of showing them: codes, bidi marks, separators."""
+    obeyed = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    return [c for c in screen if c != "\n" and unicodedata.category(c) in obeyed]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from mismatch.engines import ENGINES
 from mismatch.glossary import METRICS
 from tests import known
 from tests.fuzz import folders
-from tests.fuzz.fence import TRIED, inputs, place, untouched
+from tests.fuzz.fence import TRIED, controls, inputs, place, untouched
 from tests.fuzz.garbage import HOSTILE, TEXT
 from tests.fuzz.test_rows import DUMPS, lines
 from tests.fuzz.test_study_files import STUDY, written
@@ -174,7 +174,7 @@ def test_any_command_line_ends_in_a_known_exit_code(words: list[str], here: Path
             code, out, err = called(words)
     assert code in CODES, (code, err)
     assert "Traceback" not in err and "Traceback" not in out
-    assert all(c.isprintable() or c == "\n" for c in (err if "--json" in words else out + err))
+    assert not controls(err if "--json" in words else out + err)
     if "--json" in words and code not in (0,):
         assert isinstance(json.loads(out), dict)
 
