@@ -156,10 +156,9 @@ def selftest(
         named = find(parse_condition(engine).engine)
         ends["train" if named.paths == {TRAIN_PATH} else "infer"] = engine
     shipped = SHIPPED / "llama-gsm-0.8m", SHIPPED / "demo-prompts.jsonl"
-    setup = Setup(
-        given_path(model or shipped[0]), given_path(prompts or shipped[1]), ends["train"], ends["infer"],
-        2 if quick else seeds, quick,
-    )  # fmt: skip
+    checkpoint, file = given_path(model or shipped[0]), given_path(prompts or shipped[1])
+    drawn = 2 if quick else seeds
+    setup = Setup(checkpoint, file, ends["train"], ends["infer"], drawn, quick)
     return selftests.run(setup, given_path(out), notify)
 
 
