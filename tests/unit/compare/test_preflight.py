@@ -347,8 +347,22 @@ def test_a_cache_of_fewer_bits_that_nobody_asked_for_is_named() -> None:
 
 
 def test_a_gap_beyond_rounding_with_equal_weights_is_a_kernel() -> None:
-    """bf16 kernels reach 40 roundoffs; twice that is another function."""
+    """bf16 kernels reach 25 roundoffs; much more is another function."""
     assert faults(with_facts(make(noise=0.6), facts(), facts())) == ["size"]
+
+
+def test_few_tokens_that_are_wholly_off_are_a_kernel_too() -> None:
+    """A tail that rounding does not make, under a mean that it could."""
+
+    def change(v: np.ndarray) -> np.ndarray:
+        sure = v > np.log(0.5)
+        spoilt = sure & (np.random.default_rng(3).random(v.shape) < 0.01)
+        return np.where(spoilt, v - 4, v).astype(np.float32)
+
+    clean = with_facts(make(), facts(), facts())
+    values = change(clean.left.logprob)
+    e = measured(replace(clean, left=replace(clean.left, logprob=values)))
+    assert faults(e) == ["size"]
 
 
 def test_what_one_failure_explains_is_not_judged_again() -> None:
