@@ -84,7 +84,7 @@ def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         failed = [e for e in failed if e["type"] != "Refused"]
     if failed:
         first = f"{failed[0]['condition']} {failed[0]['capture']} at {failed[0]['boundary']}: "
-        fields = {"first": first + failed[0]["message"], "logs": out / "failed"}
+        fields = {"first": first + failed[0]["message"].rstrip("."), "logs": out / "failed"}
         total = api.captures_asked(out)
         if len(failed) == total:
             raise MismatchError("captures-failed-all", **fields)

@@ -136,11 +136,15 @@ class Server:
                 f"{where} sends requests on to {host}, which is not followed: give that address "
                 "itself if it is meant"
             )
-        if code in (401, 403):
+        if code == 401:
             if self._key:
                 return f"{where} refuses the key in ${self.key_env} ({code})"
             return f"{where} wants a key ({code}): put it into the variable {self.key_env}"
         said = self._said(answer)
+        if code == 403:  # a key that may not do this, or a switch that vllm was started without
+            return f"{where} forbids the request ({code}){said}"
+        if code == 404 and self.url.endswith("/v1"):
+            return f"{where} does not exist ({code}): url is the server's root, without /v1"
         if code in (404, 405):
             return f"{where} does not exist ({code}): this is another kind of server, or an old one"
         if code == 429:

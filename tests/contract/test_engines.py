@@ -317,7 +317,7 @@ def test_a_server_that_replays_no_trace_fails_decode_alone(
     captures.take(tmp_path, replace(order, tasks=tuple(wanted)), lambda event: None)
     assert (tmp_path / "traces" / condition.id / "prefill-1").is_dir()
     error = store.read_json(tmp_path / "failed" / condition.id / "decode-1" / "error.json")
-    assert error["type"] == "ServerError" and "/inference/v1/generate" in error["message"]
+    assert error["type"] == "ServerError" and "enable-scale-out" in error["message"]
 
 
 @pytest.mark.real

@@ -61,6 +61,14 @@ def test_an_installed_plugin_tells_where_it_came_from(
     assert "transformers" not in facts["imported"] and facts["torch"]["threads"] > 0
 
 
+def test_the_example_scores_a_trained_checkpoint(tmp_path: Path, plugin_python: Path) -> None:
+    """Trained weights, stored in bfloat16, score as a program in float64 scores them."""
+    spec = f"python:plugin=plain-llama,python={plugin_python}"
+    (pair,) = _run(known.SHIPPED, spec, tmp_path / "o")["pairs"]
+    assert pair["tokens"] > 100
+    assert pair["metrics"]["abs_logprob_diff_max"]["value"] < TOLERANCE_NATS
+
+
 #: What trl 1.16 imports beside torch, transformers and accelerate.
 TRL = ("trl==1.16.*", "datasets", "pandas", "pyarrow", "python-dateutil", "six", "dill",
        "multiprocess", "xxhash")  # fmt: skip

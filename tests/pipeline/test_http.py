@@ -43,6 +43,7 @@ BEHAVIOURS: dict[str, Callable[[Handler], None]] = {
     "/broken": _error(500, "engine died."),
     "/bad": _error(400, f"no such thing, {KEY}"),
     "/locked": _error(401, "who are you"),
+    "/off": _error(403, f"start it with --enable-this, {KEY}"),
     "/moved": lambda h: _answer(h, 302, b"", Location=f"http://other.test/x?token={KEY}"),
     "/page": lambda h: _answer(h, 200, b"<html>hello</html>"),
     "/cut": lambda h: _answer(h, 200, b'{"choices": [', **{"Content-Length": "500"}),
@@ -75,6 +76,7 @@ def url() -> Iterator[str]:
         ("/broken", "see the server's log; it says: engine died"),
         ("/bad", "refused the request (400); it says: no such thing"),
         ("/locked", "wants a key (401): put it into the variable THE_KEY"),
+        ("/off", "forbids the request (403); it says: start it with --enable-this"),
         ("/moved", "sends requests on to other.test, which is not followed"),
         ("/page", "no whole JSON"),
         ("/cut", "broke off in the middle"),
@@ -87,6 +89,12 @@ def test_each_failure_has_its_own_sentence(url: str, path: str, words: str) -> N
         Server(url, "THE_KEY").get(path)
     assert words in str(failure.value)
     assert f"{url}{path}" in str(failure.value)
+
+
+def test_the_address_of_an_api_is_not_the_root(url: str) -> None:
+    """What is given to other clients ends in /v1, and every question would miss."""
+    with pytest.raises(ServerError, match="url is the server's root, without /v1"):
+        Server(f"{url}/v1", "THE_KEY").get("/version")
 
 
 def test_nobody_there(url: str) -> None:
@@ -111,7 +119,7 @@ def test_the_key_is_sent_and_never_told(url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("THE_KEY", KEY)
     server = Server(url, "THE_KEY")
     assert server.get("/auth") == f"Bearer {KEY}"
-    for path in ("/bad", "/locked", "/moved"):
+    for path in ("/bad", "/locked", "/off", "/moved"):
         with pytest.raises(ServerError) as failure:
             server.get(path)
         assert KEY not in str(failure.value)

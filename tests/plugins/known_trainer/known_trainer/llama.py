@@ -12,13 +12,14 @@ from torch.nn import functional
 
 
 class Llama(nn.Module):
-    """(n,) ids -> (n, vocabulary) logits of the next token."""
+    """(n,) ids -> (n, vocabulary) logits of the next token, in float32 whatever the file holds."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.config = json.loads((Path(folder) / "config.json").read_text())
+        weights = load_file(f"{folder}/model.safetensors")
         self.weights = nn.ParameterDict(
-            {n.replace(".", "/"): w for n, w in load_file(f"{folder}/model.safetensors").items()}
+            {name.replace(".", "/"): weight.float() for name, weight in weights.items()}
         )
         self.heads = self.config["num_attention_heads"]
         self.groups = self.config["num_key_value_heads"]
