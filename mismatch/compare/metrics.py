@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mismatch.compare import stats
+from mismatch.compare import stats, trust
 from mismatch.compare.stats import Clusters, Estimate, Scale, Smooth, Statistic
+from mismatch.compare.trust import Shape
 from mismatch.glossary import METRICS, token_keys
 
+#: value, low, high, and `trusted`: False where the interval is known not to hold.
 Json = dict[str, float | None]
 
 
@@ -272,7 +274,8 @@ class _Observed:
     """What is kept of a comparison when its tokens are let go.
 
     sizes: observations of each level. unseen: the bound of an event of that level never seen.
-    statistics: to be resampled. fixed: all others. lost: tokens left out as NaN or infinite.
+    statistics: to be resampled. fixed: all others. shape: how its sequences differ, None without a
+    token. lost: tokens left out as NaN or infinite.
     """
 
     keys: tuple[str, ...]
@@ -280,6 +283,7 @@ class _Observed:
     unseen: dict[str, float]
     statistics: dict[str, Statistic]
     fixed: dict[str, Estimate]
+    shape: Shape | None = None
     lost: int = 0
 
 
@@ -300,7 +304,7 @@ def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
         if stats.largest_share(tokens.log_ratio) > MAX_SHARE:
             dominated = [key for key in DOMINATED if key in statistics]
             fixed |= {key: Estimate(statistics.pop(key).value()) for key in dominated}
-    return _Observed(keys, sizes, unseen, statistics, fixed)
+    return _Observed(keys, sizes, unseen, statistics, fixed, trust.shape(tokens.d, tokens.clusters))
 
 
 def _fixed(tokens: Tokens, keys: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
@@ -318,17 +322,24 @@ def _estimates(
     parts: Mapping[str, _Observed], seed: int, resamples: int, notes: list[str]
 ) -> dict[str, dict[str, Json]]:
     """Part -> key -> {value, low, high}; "excess" is one more where both sides have a floor."""
+    shapes = {name: [part.shape] for name, part in parts.items()}
     statistics = {(name, k): s for name, part in parts.items() for k, s in part.statistics.items()}
     keys = {name: part.keys for name, part in parts.items()}
     over = [n for n in FLOORS if all(f"floor.{n}.{side}" in parts for side in SIDES)]
     if over:  # the batch floor stands last
-        sides = (parts[f"floor.{over[-1]}.{side}"] for side in SIDES)
+        sides = [parts[f"floor.{over[-1]}.{side}"] for side in SIDES]
+        shapes["excess"] = [part.shape for part in (parts["gap"], *sides)]
         statistics |= {("excess", k): s for k, s in _excess(parts["gap"], *sides)}
         keys["excess"] = EXCESS
     raw = stats.bootstrap_t(statistics, seed=seed, resamples=resamples)
     raw |= {(name, k): e for name, part in parts.items() for k, e in part.fixed.items()}
     return {
-        name: {k: _shown(name, k, raw.get((name, k)), parts.get(name), notes) for k in of}
+        name: {
+            k: trust.marked(
+                _shown(name, k, raw.get((name, k)), parts.get(name), notes), k, shapes[name]
+            )
+            for k in of
+        }
         for name, of in keys.items()
     }
 
