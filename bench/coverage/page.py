@@ -1,1 +1,226 @@
-def page(found): return ""
+"""The study's cells as a page: what is promised, what was measured, what the rule marks."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.coverage import draws
+from bench.coverage.study import CONTROL, KEYS, PRODUCT_RESAMPLES, RESAMPLES, TRIALS
+from mismatch.compare import trust
+
+Found = Mapping[str, Any]
+
+#: An interval fails where it covers less, or misses on one side more.
+LEAST_COVERAGE, MOST_MISSES = 0.92, 0.05
+#: What is promised for 50 and more sequences, t5 and strong correlation.
+PROMISED = (LEAST_COVERAGE, 0.97)
+
+WHAT = {
+    "strong": "d correlates 0.25 inside a sequence (a normal sequence effect); the token noise has "
+    "the tail. What is promised is promised here.",
+    "weak": "d correlates 0.02 inside a sequence. Real pairs (a small Llama, hf against vllm in "
+    "bf16, fp16 and fp32) show a correlation of 0.00.",
+    "heavy sequences": "d correlates 0.25, and the sequence effect has the tail as well: a few "
+    "sequences are biased unlike all others, and d² takes the tail to its square. No bootstrap can "
+    "know of a sequence that it did not see.",
+}
+
+
+def page(found: Sequence[Found]) -> str:
+    grid = [f for f in found if f["cell"]["resamples"] == RESAMPLES]
+    blocks = [
+        _head(),
+        _promise(grid),
+        _rule(grid),
+        *(_setting(name, grid) for name in WHAT),
+        _control(found),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def share(count: int, of: int) -> str:
+    """`0.941 ±0.005`: with its Monte-Carlo standard error."""
+    if not of:
+        return "—"
+    p = count / of
+    return f"{p:.3f} ±{math.sqrt(p * (1 - p) / of):.3f}"
+
+
+def misses(found: Found, key: str, unmarked: bool = False) -> tuple[int, int, int]:
+    """Trials, intervals wholly above the truth, wholly below it; of all or of the unmarked."""
+    n, counts = found["cell"]["trials"], found["counts"]
+    above, below = (counts.get(f"{key} {side}", 0) for side in ("above", "below"))
+    if not unmarked:
+        return n, above, below
+    marked = (counts.get(f"{key} marked{side}", 0) for side in ("", " above", " below"))
+    return tuple(a - b for a, b in zip((n, above, below), marked, strict=True))  # type: ignore[return-value]
+
+
+def fails(found: Found, key: str) -> bool:
+    """Whether the interval fails in this cell, all trials counted."""
+    n, above, below = misses(found, key)
+    return 1 - (above + below) / n < LEAST_COVERAGE or max(above, below) / n > MOST_MISSES
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _where(found: Found) -> list[str]:
+    return [str(found["cell"]["tail"]), str(found["cell"]["sequences"])]
+
+
+# ---------------------------------------------------------------- the parts of the page
+
+
+def _prose(text: str) -> str:
+    """Paragraphs, each broken at 100 columns."""
+    return "\n\n".join(textwrap.fill(" ".join(p.split()), 100) for p in text.split("\n\n"))
+
+
+def _head() -> str:
+    return "# Do the intervals hold?\n\n" + _prose(f"""
+`make coverage` makes this page and `cells/`. {TRIALS:,} trials a cell; each draws a gap and the
+batch floors of both sides with known truth, and gives them to the program's own `measure` and
+`gate`. d = mean + size (√rho · sequence effect + √(1 - rho) · token noise). The gap has rms
+{draws.GAP_RMS} and mean {draws.GAP_MEAN} nats; a floor has rms {draws.FLOOR_RMS} and mean 0, as
+independent noise on the same tokens. A sequence has {draws.SHORTEST} to {draws.LONGEST} scored
+tokens, log-uniform. Tails, each of mean 0 and variance 1: normal, Student's t with 5 degrees of
+freedom, lognormal of scale {draws.LOGNORMAL_SCALE} (skewed to the right). t5 and lognormal are cut
+at their 1e-9 quantiles: an uncut one has no mean of exp(d), so no k3.
+
+The truth is closed for k1 and k2, and for k3 and mean |d| under a normal tail; elsewhere it is a
+numerical integral, of which half of the points change no value by more than 1e-6 of itself. Every
+trial has its own seed. ± is one Monte-Carlo standard error. Intervals are from {RESAMPLES:,}
+resamples, for time, not from the program's {PRODUCT_RESAMPLES:,}: the last table has both.
+
+*above*: the whole interval lies above the truth (0.025 would be exact); *below*: wholly below it.
+*gate pass*, *gate fail*: `--max` with its limit exactly at the truth. Either is an error there, and
+0.025 would be exact. *marked*: `interval not trusted`, which the gate neither passes nor fails.
+**Bold**: the interval fails in this cell: it covers less than {LEAST_COVERAGE:g}, or misses more
+than {MOST_MISSES:g} on one side. Fewer than 8 sequences have no interval at all.""")
+
+
+def _promise(grid: Sequence[Found]) -> str:
+    chosen = [
+        f
+        for f in grid
+        if f["cell"]["setting"] == "strong"
+        and f["cell"]["tail"] == "t5"
+        and f["cell"]["sequences"] >= trust.ENOUGH_SEQUENCES
+    ]
+    rows = [
+        [f"`{key}`", str(f["cell"]["sequences"]), *_coverage(f, key), _kept(f, key)]
+        for f in chosen
+        for key in KEYS
+    ]
+    low, high = PROMISED
+    return (
+        "## What is promised\n\nAt 50 and more sequences with t5 tails and strong correlation: "
+        f"coverage in [{low:g}, {high:g}], at most {MOST_MISSES:.0%} missed on one side.\n\n"
+        + _table(("metric", "sequences", "coverage", "above", "below", "holds"), rows)
+    )
+
+
+def _kept(found: Found, key: str) -> str:
+    n, above, below = misses(found, key)
+    low, high = PROMISED
+    covered = low <= 1 - (above + below) / n <= high
+    return "yes" if covered and max(above, below) / n <= MOST_MISSES else "**no**"
+
+
+def _coverage(found: Found, key: str, unmarked: bool = False) -> list[str]:
+    n, above, below = misses(found, key, unmarked)
+    return [share(n - above - below, n), share(above, n), share(below, n)]
+
+
+def _rule(grid: Sequence[Found]) -> str:
+    sizes, signed = (", ".join(f"`{k}`" for k in keys) for keys in (trust.SIZES, trust.SIGNED))
+    head = ("setting", "cells that fail: marked", "cells that hold: marked", "unmarked: below")
+    rows = [[name, *_caught(grid, name)] for name in WHAT]
+    said = _prose(f"""
+In `mismatch/compare/trust.py`. Metrics of the size of d ({sizes} and the excess) are not trusted
+where there are fewer than {trust.ENOUGH_SEQUENCES} sequences and their *clustering* is above
+{trust.MOST_CLUSTERING:g}: the design effect of mean d² (its variance over that of independent
+tokens) over the number of sequences. They and {signed} are not trusted, with any number of
+sequences, where the *kurtosis* of the sequences' mean d, each over its expected standard deviation,
+is above {trust.MOST_KURTOSIS:g} (normal: 3). An excess is trusted where its gap and both floors
+are. Other metrics are not in this study and are never marked.
+
+The number of sequences alone would not do: 20 sequences that hardly matter hold the truth, 20 that
+matter do not. The skewness of the metric's own sums would be worse: it clears the very samples that
+missed the tail.""")
+    more = _prose("""
+(Means over the cells and metrics of a setting; a metric in a cell is one.) With heavy sequences the
+rule catches a part: a sample without the heavy ones looks like any other. Who has reason to expect
+such sequences should take the miss rates from the tables of heavy sequences.""")
+    return f"## The rule\n\n{said}\n\n{_table(head, rows)}\n\n{more}"
+
+
+def _caught(grid: Sequence[Found], name: str) -> list[str]:
+    pairs = [(f, key) for f in grid if f["cell"]["setting"] == name for key in KEYS]
+    bad = [_marked(f, key) for f, key in pairs if fails(f, key)]
+    good = [_marked(f, key) for f, key in pairs if not fails(f, key)]
+    kept = [misses(f, key, unmarked=True) for f, key in pairs]
+    total = sum(n for n, _, _ in kept)
+    below = f"{sum(b for _, _, b in kept) / total:.1%}" if total else "—"
+    return [_mean(bad), _mean(good), below]
+
+
+def _mean(shares: Sequence[float]) -> str:
+    return f"{sum(shares) / len(shares):.0%} of {len(shares)}" if shares else "none"
+
+
+def _marked(found: Found, key: str) -> float:
+    return float(found["counts"].get(f"{key} marked", 0) / found["cell"]["trials"])
+
+
+def _setting(name: str, grid: Sequence[Found]) -> str:
+    chosen = [f for f in grid if f["cell"]["setting"] == name]
+    title = f"## {name[0].upper()}{name[1:]}{'' if 'seq' in name else ' correlation'}"
+    more = " A normal tail is that of strong correlation." if draws.SETTINGS[name].heavy else ""
+    tables = [f"### `{key}`\n\n" + _metric(chosen, key) for key in KEYS]
+    return "\n\n".join([title, _prose(WHAT[name] + more), *tables])
+
+
+def _metric(chosen: Sequence[Found], key: str) -> str:
+    head = ("tail", "sequences", "coverage", "above", "below", "gate pass", "gate fail", "marked",
+            "unmarked: coverage", "above", "below")  # fmt: skip
+    return _table(head, [_row(f, key) for f in chosen])
+
+
+def _row(found: Found, key: str) -> list[str]:
+    n, counts = found["cell"]["trials"], found["counts"]
+    covered, *sides = _coverage(found, key)
+    gate = [share(counts.get(f"{key} {verdict}", 0), n) for verdict in ("pass", "fail")]
+    if fails(found, key):
+        covered = f"**{covered}**"
+    marked = f"{_marked(found, key):.1%}"
+    return [*_where(found), covered, *sides, *gate, marked, *_coverage(found, key, unmarked=True)]
+
+
+def _control(found: Sequence[Found]) -> str:
+    like = [
+        f
+        for f in found
+        if all(
+            f["cell"][part] == getattr(CONTROL, part) for part in ("setting", "tail", "sequences")
+        )
+    ]
+    rows = [
+        [f"`{key}`", f"{f['cell']['resamples']:,}", *_coverage(f, key)]
+        for key in KEYS
+        for f in like
+    ]
+    return (
+        f"## Resamples\n\nThe same trials (t5, strong correlation, {CONTROL.sequences} sequences) "
+        "with as many resamples as the program takes.\n\n"
+        + _table(("metric", "resamples", "coverage", "above", "below"), rows)
+    )

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from mismatch.compare import metrics, stats, trust
 
 ROOT = Path(__file__).parents[2]
 TRIALS, SEQUENCES = 2000, (8, 20, 50, 200)
-#: Half of the product's, for time; the control is one cell with as many as the product.
-RESAMPLES, PRODUCT_RESAMPLES = 1000, 2000
+#: Fewer than the product's, for time; the control is one cell with as many. 2.5% of 599 + 1 is a
+#: whole number, so that the level is exact (Davison & Hinkley 1997, chapter 5.2).
+RESAMPLES, PRODUCT_RESAMPLES = 599, 2000
 PROCESSES = 2
 KEYS = ("k1", "k2", "k3", "abs_logprob_diff_mean", "excess.k2", "excess.k3")
 
@@ -48,14 +49,16 @@ CONTROL = Cell("strong", "t5", 50, PRODUCT_RESAMPLES)
 
 
 def cells() -> list[Cell]:
-    """Those the task of the page needs first. A normal tail is the same with heavy sequences."""
+    """What is promised first. Left out: a normal tail of heavy sequences, which is the strong one,
+    and 200 sequences that hardly matter, which can only be easier than 50."""
     order = ("strong", "weak", "heavy sequences")
     grid = [
         Cell(setting, tail, sequences)
         for setting, tail, sequences in itertools.product(order, TAILS, SEQUENCES)
         if not (SETTINGS[setting].heavy and tail == "normal")
+        and not (setting == "weak" and sequences == 200)
     ]
-    return [*grid, CONTROL]
+    return [*grid[:12], CONTROL, *grid[12:]]
 
 
 # ---------------------------------------------------------------- one trial
@@ -88,7 +91,8 @@ def _events(entry: Mapping[str, Any], true: float) -> list[str]:
 
 def _judged(found: metrics.Measured, true: Mapping[str, float]) -> list[dict[str, Any]]:
     """The gate's own verdicts, each limit exactly at the truth."""
-    pair = {"id": "trial", "kind": "train-infer", "preflight": [], **asdict(found)}
+    pair = {"id": "trial", "kind": "train-infer", "preflight": []}
+    pair |= {f.name: getattr(found, f.name) for f in fields(found)}
     rules = [
         gate.Rule(key.removeprefix("excess."), "max", abs(true[key]), key.startswith("excess."))
         for key in KEYS
@@ -134,7 +138,7 @@ def kept(cell: Cell, folder: Path) -> dict[str, Any] | None:
 def run(folder: Path) -> list[dict[str, Any]]:
     """All cells; those that are in `folder` already are not taken again."""
     folder.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.Pool(PROCESSES, initializer=os.nice, initargs=(5,)) as pool:
+    with multiprocessing.Pool(PROCESSES, initializer=os.nice, initargs=(2,)) as pool:
         return [_taken(cell, folder, pool) for cell in cells()]
 
 

@@ -34,6 +34,8 @@ ROUNDING = 1e-13
 PERFECT_Z = 40.0
 #: Resamples x sequences held at a time, 8 bytes each.
 CHUNK = 1 << 22
+#: The same, of those drawn in one call: few enough to stay in the cache.
+CACHED = 1 << 15
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -388,10 +390,19 @@ def resampled_sums(columns: np.ndarray, seed: int, resamples: int) -> np.ndarray
     parts = [columns.sum(axis=0, keepdims=True)]
     for first in range(0, resamples, len(times)):
         rows = times[: resamples - first]
-        for row in rows:  # one at a time stays in the cache
-            row[:] = np.bincount(rng.integers(sequences, size=sequences), minlength=sequences)
+        step = max(1, CACHED // sequences)
+        for at in range(0, len(rows), step):
+            _draw_times(rng, rows[at : at + step])
         parts.append(rows @ columns)
     return np.concatenate(parts)
+
+
+def _draw_times(rng: np.random.Generator, rows: np.ndarray) -> None:
+    """Fill (B, S) with how often each of B resamples draws each of S sequences. The draw does not
+    depend on B."""
+    count, sequences = rows.shape
+    drawn = rng.integers(sequences, size=rows.shape) + sequences * np.arange(count)[:, None]
+    rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
 
 
 def _studentised(statistic: Statistic, drawn: _Drawn, value: float) -> Estimate:

@@ -14,7 +14,6 @@ such data and never all; reports/coverage prints which part.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ ENOUGH_SEQUENCES = 50
 #: Below ENOUGH_SEQUENCES: the most of `Shape.clustering`.
 MOST_CLUSTERING = 0.2
 #: With any number of sequences: the most of `Shape.kurtosis` (normal: 3).
-MOST_KURTOSIS = 4.5
+MOST_KURTOSIS = 5.0
 
 #: Metrics of the size of d over tokens: those in the study, what is mapped from them, and those
 #: that equal one of them to first order in d.
@@ -55,12 +54,12 @@ class Shape:
 
 
 def shape(d: np.ndarray, clusters: Clusters) -> Shape:
-    """d: (n,) nats of the tokens of `clusters`. 0 where d does not vary."""
-    count, lengths = len(clusters.starts), clusters.lengths
-    with np.errstate(all="ignore"):
-        return Shape(
-            count, _design_effect(d * d, clusters) / count, _kurtosis(d, clusters, lengths)
-        )
+    """d: (n,) nats of the tokens of `clusters`, differences of float32, whose fourth powers do not
+    overflow. 0 where d does not vary, and below the sequences that an interval takes."""
+    count = len(clusters.starts)
+    if count < MIN_SEQUENCES:
+        return Shape(count, 0.0, 0.0)
+    return Shape(count, _design_effect(d * d, clusters) / count, _kurtosis(d, clusters))
 
 
 def trusted(key: str, *shapes: Shape) -> bool:
@@ -88,18 +87,16 @@ def _holds(key: str, s: Shape) -> bool:
 def _design_effect(x: np.ndarray, clusters: Clusters) -> float:
     off, count = x - np.mean(x), len(clusters.starts)
     tokens = float(np.sum(off**2))
-    if count < MIN_SEQUENCES or not tokens > ROUNDING * float(np.sum(x**2)):
+    if not tokens > ROUNDING * float(np.sum(x**2)):
         return 0.0
     between = float(np.sum(clusters.totals(off) ** 2)) * count / (count - 1)
-    return _finite(between / tokens)
+    return between / tokens
 
 
-def _kurtosis(d: np.ndarray, clusters: Clusters, lengths: np.ndarray) -> float:
+def _kurtosis(d: np.ndarray, clusters: Clusters) -> float:
     """One-way analysis of variance (Searle, Casella & McCulloch 1992, chapter 3) gives the variance
     of a token about its sequence, and of a sequence's mean about the mean of all."""
-    count, n = len(lengths), len(d)
-    if count < MIN_SEQUENCES:
-        return 0.0
+    lengths, count, n = clusters.lengths, len(clusters.starts), len(d)
     means = clusters.totals(d) / lengths
     token = float(np.sum((d - np.repeat(means, lengths)) ** 2)) / max(n - count, 1)
     spread = float(np.sum(lengths * (means - np.mean(d)) ** 2)) / (count - 1)
@@ -108,9 +105,4 @@ def _kurtosis(d: np.ndarray, clusters: Clusters, lengths: np.ndarray) -> float:
     if not np.max(expected) > ROUNDING * float(np.mean(d**2)):
         return 0.0
     z = (means - np.sum(means / expected) / np.sum(1 / expected)) / np.sqrt(expected)
-    return _finite(float(np.mean(z**4) / np.mean(z**2) ** 2))
-
-
-def _finite(x: float) -> float:
-    """What overflows is as heavy as can be."""
-    return x if math.isfinite(x) else math.inf
+    return float(np.mean(z**4) / np.mean(z**2) ** 2)

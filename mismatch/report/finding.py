@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mismatch.glossary import NOT_TRUSTED, WHY_NOT_TRUSTED
 from mismatch.report.noise import compared_floor, noise
 from mismatch.report.pairs import Estimate, Pair, lead, pairs_of
 from mismatch.report.words import (
@@ -67,6 +68,12 @@ def emulations(pairs: Sequence[Pair]) -> list[str]:
     return [f"{', '.join(who)}: quantisation {words}." for words, who in found.items()]
 
 
+def untrusted(pairs: Sequence[Pair]) -> list[str]:
+    """One sentence that names the pairs with such an interval, and why; none where all hold."""
+    named = [p.id for p in pairs if p.has_untrusted]
+    return [f"{', '.join(named)}: {NOT_TRUSTED}: {WHY_NOT_TRUSTED}."] if named else []
+
+
 def finding(summary: Mapping[str, Any]) -> list[str]:
     """Exactly three lines: the gap, the noise, and the largest other thing worth knowing."""
     pairs = pairs_of(summary)
@@ -99,7 +106,9 @@ def _noise(pair: Pair) -> str:
 def _second_opinion(pair: Pair, verdict: str) -> str:
     """k3 leans on the tail and k2 does not: where they disagree on the verdict, say so."""
     k2 = pair.excess("k2")
-    if verdict not in _SIGN or k2.low is None or k2.high is None or compared_floor(pair) is None:
+    if verdict not in _SIGN or not k2.trusted or compared_floor(pair) is None:
+        return ""
+    if k2.low is None or k2.high is None:
         return ""
     sign = 1 if k2.low > 0 else -1 if k2.high < 0 else 0
     if sign == _SIGN[verdict]:

@@ -12,10 +12,10 @@ import jinja2
 from markupsafe import Markup
 
 from mismatch import __version__, shapes, store
-from mismatch.glossary import DISTRIBUTION, about
+from mismatch.glossary import DISTRIBUTION, NOT_TRUSTED, WHY_NOT_TRUSTED, about
 from mismatch.report import shares, view, words
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
-from mismatch.report.finding import emulations, finding, who_sampled
+from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall
@@ -81,12 +81,14 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         groups=view.groups(pairs, axis),
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
+        not_trusted=NOT_TRUSTED,
         policy=_policy(script, style),
-        sampled=[*who_sampled(pairs), *emulations(pairs)],
+        sampled=[*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)],
         script=script,
         style=style,
         tally=tally(pairs),
         version=__version__,
+        why_not_trusted=WHY_NOT_TRUSTED,
         window=WINDOW,
     )
 

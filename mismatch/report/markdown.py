@@ -8,7 +8,7 @@ from typing import Any
 
 from mismatch.glossary import DISTRIBUTION
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
-from mismatch.report.finding import emulations, finding, who_sampled
+from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
@@ -123,7 +123,8 @@ def _floors(pair: Pair, slot: str) -> str:
 
 
 def _notes(pairs: Sequence[Pair]) -> str:
-    said = " ".join(escape(line) for line in [*who_sampled(pairs), *emulations(pairs)])
+    notes = [*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)]
+    said = " ".join(map(escape, notes))
     return (
         "d = lp_train - lp_infer in nats (left - right in pairs of another kind); "
         "k3 = mean(expm1(d) - d), log space, over tokens. Intervals are 95%, bootstrap over "

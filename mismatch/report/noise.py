@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mismatch.glossary import NOT_TRUSTED, WHY_NOT_TRUSTED
 from mismatch.report.pairs import SLOTS, Estimate, Pair
 from mismatch.report.words import count, interval, number, sample_size, why_no_interval
 
@@ -72,6 +73,9 @@ def _unknown(pair: Pair) -> Noise | None:
         why = why_no_interval(pair.sequences)
         reason = f"{_floors(pair, name)}; excess k3 = {number(excess.value)}, {why}."
         return Noise("no interval", "unknown", reason)
+    if not excess.trusted:
+        said = f"excess k3 = {number(excess.value)} {interval(excess)}"
+        return Noise(NOT_TRUSTED, "unknown", f"{_floors(pair, name)}; {said}: {WHY_NOT_TRUSTED}.")
     return None
 
 

@@ -20,11 +20,15 @@ SLOTS = ("train", "infer")
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95% interval; None where not finite, not captured, or not computed."""
+    """A value with its 95% interval; None where not finite, not captured, or not computed.
+
+    trusted: False where the interval is known to miss the truth too often (metrics.md).
+    """
 
     value: float | None
     low: float | None
     high: float | None
+    trusted: bool = True
 
     @property
     def has_interval(self) -> bool:
@@ -35,10 +39,11 @@ NOTHING = Estimate(None, None, None)
 
 
 def estimate(raw: Any) -> Estimate:
-    """`{value, low, high}` or null, as it stands in the summary."""
+    """`{value, low, high}` or null, as it stands in the summary; no `trusted` means trusted."""
     if not isinstance(raw, Mapping):
         return NOTHING
-    return Estimate(raw.get("value"), raw.get("low"), raw.get("high"))
+    trusted = raw.get("trusted", True) is True
+    return Estimate(raw.get("value"), raw.get("low"), raw.get("high"), trusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,12 @@ class Pair:
 
     def metric(self, key: str) -> Estimate:
         return estimate((self.raw.get("metrics") or {}).get(key)) if self.tokens else NOTHING
+
+    @property
+    def has_untrusted(self) -> bool:
+        """Whether an interval that the tables show is marked as not trusted."""
+        shown = [self.metric(key) for key in self.metric_keys]
+        return not all(e.trusted for e in [*shown, *map(self.excess, ("k2", "k3"))])
 
     def floor(self, name: str, slot: str, key: str) -> Estimate | None:
         """None: this floor was not captured on this side. `NOTHING`: captured, key not finite."""

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mismatch.glossary import NOT_TRUSTED
 from mismatch.report.checks import NOT_RUN, tally
-from mismatch.report.finding import emulations, finding, who_sampled
+from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.noise import Tone, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
 from mismatch.report.shares import HEAD, LEGEND, Share, cells, shares_of
-from mismatch.report.words import NONE, clean, interval, number
+from mismatch.report.words import NONE, brackets, clean, number
 
 __all__ = ["attributions", "finding", "markdown", "terminal"]
 
@@ -125,8 +126,10 @@ def _numbers(pair: Pair, wide: bool) -> list[str]:
 def _cell(found: Estimate) -> str:
     if found.value is None:
         return NONE
-    beside = interval(found, digits=2) if found.has_interval else "no interval"
-    return f"{number(found.value)}\n{beside}"
+    beside = brackets(found, digits=2) if found.has_interval else "no interval"
+    # On two lines of its own: behind the interval it would push a column off 80 columns.
+    mark = "" if found.trusted else "\n" + NOT_TRUSTED.replace(" ", "\n", 1)
+    return f"{number(found.value)}\n{beside}{mark}"
 
 
 def _floor(pair: Pair, slot: str) -> str:
@@ -146,7 +149,7 @@ def _legend(pairs: Sequence[Pair]) -> list[str]:
     return [
         "k3 = mean(expm1(d) - d), d = lp_train - lp_infer, or left - right; over tokens.",
         "Intervals: 95%, bootstrap over sequences. Floor: the same side in another batch.",
-        *(clean(line) for line in [*who_sampled(pairs), *emulations(pairs)]),
+        *(clean(line) for line in [*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)]),
         clean(f"Preflight: {checks}.") if checks else NOT_RUN,
         "",
     ]

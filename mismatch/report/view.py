@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mismatch import store
+from mismatch.glossary import NOT_TRUSTED
 from mismatch.report import plots, viewer
 from mismatch.report.axes import LogAxis, log_axis
 from mismatch.report.noise import Noise, compared_floor, floor_mean, is_deterministic, noise
@@ -31,6 +32,7 @@ HEADLINES = {
     "not resolved": "Not resolved: the gap cannot be told from noise",
     "no floor": "No floor: whether the gap is noise is not known",
     "no interval": "No interval: too few sequences to tell the gap from noise",
+    NOT_TRUSTED: "Interval not trusted: the sequences are too few or too unlike",
     "bit-equal": "Bit-equal: the two sides agree exactly",
     "check failed": "A check failed: this may not be numerics",
     "no evidence": "No evidence",

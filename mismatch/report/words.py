@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from mismatch.glossary import NOT_TRUSTED
 from mismatch.report.pairs import SEQUENCES_FOR_INTERVAL, Estimate
 
 #: Shown wherever there is no evidence. Never 0, never blank.
@@ -25,6 +26,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(found: Estimate, digits: int = 3) -> str:
+    """`[low, high]`, or a dash; `interval not trusted` behind it where it is not."""
+    said = brackets(found, digits)
+    return said if found.trusted else f"{said}, {NOT_TRUSTED}"
+
+
+def brackets(found: Estimate, digits: int = 3) -> str:
     """`[low, high]`, or a dash."""
     if not found.has_interval:
         return NONE

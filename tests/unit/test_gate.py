@@ -136,6 +136,22 @@ def test_a_reason_names_pair_key_numbers_and_n() -> None:
         assert word in reason
 
 
+@pytest.mark.parametrize("limit", [2e-4, 4e-4, 1.0])
+def test_an_interval_that_is_not_trusted_neither_passes_nor_fails(limit: float) -> None:
+    """Inconclusive on either side of the limit, with exit code 4 and the report's words."""
+    marked = a_pair(metrics={"k3": {**k3(4e-4, 3e-4, 5e-4)["k3"], "trusted": False}})
+    verdict, reason = verdict_of(marked, Rule("k3", "max", limit, False))
+    assert (verdict, EXIT_CODES[verdict]) == ("inconclusive", 4)
+    assert "interval not trusted" in reason
+
+
+def test_an_excess_has_a_mark_of_its_own() -> None:
+    """A floor may spoil the excess and leave the gap."""
+    excess = {"k3": {**k3(1e-4, 5e-5, 2e-4)["k3"], "trusted": False}}
+    assert verdict_of(a_pair(excess=excess), Rule("k3", "max", 1.0, True))[0] == "inconclusive"
+    assert verdict_of(a_pair(excess=excess), Rule("k3", "max", 1.0, False))[0] == "pass"
+
+
 def test_an_open_end_never_passes_the_bound_it_faces() -> None:
     """A bound that is null reaches without end: it can keep to a limit on its other side only."""
     upward = a_pair(metrics=k3(4e-4, 3e-4, None))

@@ -70,6 +70,21 @@ def test_few_sequences_give_no_interval_and_no_verdict() -> None:
     assert "fewer than 8 sequences" in noise
 
 
+def test_an_interval_that_is_not_trusted_gives_no_verdict() -> None:
+    """An excess above 0 by such an interval is not `more than noise`, and the words say why."""
+    marked = {key: {**entry, "trusted": False} for key, entry in excess(1e-4, 3e-4).items()}
+    gap, noise, _ = lines(pair(excess=marked))
+    assert noise.startswith("Noise: interval not trusted.")
+    assert "[1.00e-4, 3.00e-4], interval not trusted" in noise
+    assert "not trusted" not in gap
+
+
+def test_a_second_opinion_that_is_not_trusted_is_not_heard() -> None:
+    """k2 speaks against k3 only by an interval that holds."""
+    other = {**excess(-1e-4, 3e-4)["k2"], "trusted": False}
+    assert "says otherwise" not in lines(pair(excess=excess(1e-4, 3e-4) | {"k2": other}))[1]
+
+
 @pytest.mark.parametrize(
     ("floor", "said"),
     [

@@ -188,6 +188,14 @@ def test_few_sequences_say_why_there_is_no_interval(tmp_path: Path) -> None:
     assert "no interval (fewer than 8 sequences)" in text
 
 
+def test_an_interval_that_is_not_trusted_is_marked(tmp_path: Path) -> None:
+    """In the tile, the table and the strip's label; the excess then has no verdict."""
+    excess = {key: {**runs.estimate(1e-3), "trusted": False} for key in ("k2", "k3")}
+    found = page(write_run(tmp_path / "run", pair(excess=excess)))
+    assert "Interval not trusted: the sequences are too few or too unlike" in found.text
+    assert found.text.count("[8.00e-4, 1.20e-3], interval not trusted") >= 2
+
+
 def test_null_metrics_and_missing_floors_are_dashes(tmp_path: Path) -> None:
     """A pair without floor, excess or breakdowns is drawn with what it has."""
     bare = pair(floor=None, excess=None, breakdowns={}, preflight=[])

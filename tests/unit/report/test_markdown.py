@@ -68,6 +68,18 @@ def test_emulated_quantisation_is_named_so() -> None:
     assert "emulated" not in markdown(summary_of(pair()))
 
 
+def test_an_interval_that_is_not_trusted_says_so_beside_it_and_why_below() -> None:
+    """In the row of its pair, and in one sentence that names the pair; nothing where all hold."""
+    marked = runs.metrics(1e-3)
+    marked["k3"] = {**marked["k3"], "trusted": False}
+    text = markdown(summary_of(pair(metrics=marked)))
+    row = next(x for x in text.splitlines() if x.startswith("| `"))
+    assert "1.00e-3 [8.00e-4, 1.20e-3], interval not trusted" in row
+    assert row.count("not trusted") == 1
+    assert "interval not trusted: too few sequences" in text
+    assert "not trusted" not in markdown(summary_of(pair()))
+
+
 def test_few_sequences_and_missing_floors_have_words() -> None:
     """No interval says why; no floor is `not captured`, never 0."""
     bare = pair(sequences=4, metrics=runs.metrics(1e-3, None), floor=None, excess=None)

@@ -28,6 +28,18 @@ def test_every_number_is_whole_at_usual_widths(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_an_interval_that_is_not_trusted_is_marked_and_cuts_no_column(width: int) -> None:
+    """The mark stands below its interval; the finding has the words on one line."""
+    excess = {key: {**runs.estimate(8.5e-4), "trusted": False} for key in ("k2", "k3")}
+    text = shown(pair(excess=excess), width=width)
+    assert "not trusted" in text
+    assert "interval not trusted" in " ".join(text.split())
+    assert "[6.8e-4, 1.0e-3]" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_a_failed_pair_stands_in_the_table_with_its_reason() -> None:
     """It is never dropped, and its numbers are dashes."""
     text = shown(pair(), failed_pair())
