@@ -32,6 +32,7 @@ from mismatch.selftest.captures import Setup
 from mismatch.shapes import Failure
 from mismatch.study import in_small, read_study
 from mismatch.verbs import imports, traces
+from mismatch.verbs import retokenize as retokenized
 from mismatch.verbs.conclude import conclude
 from mismatch.verbs.grid import of_study
 from mismatch.verbs.plan import chosen, plan_rows
@@ -43,7 +44,7 @@ from mismatch.verbs.run import run as run_request
 __all__ = [
     "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
     "engine_options", "engines", "failures", "gate", "import_dumps", "plan", "preflight", "record",
-    "report", "run", "run_study", "selftest",
+    "report", "retokenize", "run", "run_study", "selftest",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -227,6 +228,31 @@ def compare(folder: str | Path) -> dict[str, Any]:
 def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
     """Compare two sealed traces, from wherever they were taken; they are copied into `out`."""
     return traces.compare_traces(given_path(left), given_path(right), given_path(out))
+
+
+def retokenize(
+    *,
+    model: str | Path,
+    rollouts: str | Path,
+    out: str | Path,
+    chat_template: str | Path | None = None,
+    score: Sequence[str] | str = (),
+    trust_remote_code: bool = False,
+    notify: Notify = _quiet,
+) -> dict[str, Any]:
+    """Take rollouts through text and through messages, back to ids; returns retokenize.json.
+
+    score: conditions whose engines score what came back, like `hf:dtype=bf16`.
+    """
+    return retokenized.retokenize(
+        given_path(model),
+        given_path(rollouts),
+        given_path(out),
+        None if chat_template is None else given_path(chat_template),
+        _listed(score),
+        trust_remote_code,
+        notify,
+    )
 
 
 def attribute(folder: str | Path) -> dict[str, Any]:

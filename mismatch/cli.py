@@ -315,6 +315,35 @@ def import_(
 
 
 @app.command()
+def retokenize(
+    model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
+    rollouts: Annotated[Path, typer.Option(help="JSONL rollouts as ids, with their messages.")],
+    out: Out,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="A Jinja chat template (default: the checkpoint's own).")
+    ] = None,
+    score: Annotated[
+        list[str], typer.Option(help="An engine that scores what comes back: ENGINE[:key=value,..]")
+    ] = [],  # noqa: B006
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own code run.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Rollouts through text, and through messages and a chat template: which ids come back?"""
+    with Progress(ERR) as progress:
+        found = api.retokenize(
+            model=model, rollouts=rollouts, out=out, chat_template=chat_template, score=score,
+            trust_remote_code=trust_remote_code, notify=progress.notify,
+        )  # fmt: skip
+    if json:
+        typer.echo(store.dump_json(found), nl=False)
+    else:
+        tables.retokenized(found, OUT)
+        OUT.print(f"\nreport: {escape(str(out / 'retokenize.html'))}", soft_wrap=True)
+
+
+@app.command()
 def attribute(folder: Folder, json: Json = False) -> None:
     """The share of the gap that each knob owns, for the attributions that a study asks for."""
     found = api.attribute(folder)

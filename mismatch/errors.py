@@ -113,6 +113,29 @@ ERRORS: dict[str, Entry] = {
         "{file}, sequence {row} needs {length} positions; {limiter} allows {limit}.",
         "Shorten the sequence, lower --max-tokens, or use a checkpoint with a longer context.",
     ),
+    # retokenize
+    "no-tokenizer": Entry(
+        BAD_INPUT,
+        "{folder} has no tokenizer that loads: {reason}.",
+        "Give the checkpoint's folder with its tokenizer files (tokenizer.json, "
+        "tokenizer_config.json).",
+    ),
+    "no-chat-template": Entry(
+        BAD_INPUT,
+        "{folder} has no chat template: {reason}.",
+        "Give one with --chat-template FILE.jinja.",
+    ),
+    "template-failed": Entry(
+        BAD_INPUT,
+        "The chat template of {folder} cannot render these messages: {reason}.",
+        "Give messages that the template takes, or another one with --chat-template.",
+    ),
+    "no-tool-call": Entry(
+        NOTHING_SELECTED,
+        "{file} holds no tool call that parses: {reason}.",
+        "A tool call is <tool_call>, a JSON object with name and arguments, </tool_call>, in "
+        "tokens whose loss_mask is 1.",
+    ),
     # output folders and artifacts
     "out-not-ours": Entry(
         BAD_INPUT,

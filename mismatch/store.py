@@ -45,6 +45,11 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def dump_line(value: Any) -> str:
+    """One line of a JSONL file."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n"
+
+
 def parse_json(text: str) -> Any:
     """JSON as `dump_json` writes it: NaN is no value."""
     return json.loads(text, parse_constant=_no_json)

@@ -83,7 +83,7 @@ def run_guest(folder: Path, how: Start, notify: Notify) -> Failure | None:
     try:
         process = subprocess.Popen(
             how.command(folder),
-            env=_environment(guest, how.environment),
+            env=guest_environment(guest, how.environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -100,7 +100,8 @@ def run_guest(folder: Path, how: Start, notify: Notify) -> Failure | None:
         end_group(process)
 
 
-def _environment(guest: Path, more: Mapping[str, str]) -> dict[str, str]:
+def guest_environment(guest: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables with the staged source first on the path, and no network."""
     environment = {**os.environ, **more}
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(guest), *([inherited] if inherited else [])])

@@ -37,7 +37,7 @@ def _prompt(place: Place, row: dict[str, Any]) -> dict[str, Any]:
     if key == "prompt":
         return {key: _text(place, row[key])}
     if key == "messages":
-        return {key: _messages(place, row[key])}
+        return {key: check_messages(place, row[key])}
     return {key: jsonl.token_ids(place, row).tolist()}
 
 
@@ -46,29 +46,30 @@ def _text(place: Place, value: Any) -> str:
         raise place.bad(f"prompt is {shown(value)}, not text", ONE_OF)
     if not value:
         raise place.bad("prompt is empty", "Drop it, or give token_ids for a bare start token.")
-    _check_encodable(place, "prompt", value)
+    check_encodable(place, "prompt", value)
     return value
 
 
-def _messages(place: Place, value: Any) -> list[dict[str, Any]]:
+def check_messages(place: Place, value: Any, *, placeholders: bool = False) -> list[dict[str, Any]]:
+    """The messages, or `bad-row`. placeholders: an assistant message may have no content."""
     if not isinstance(value, list) or not value:
         raise place.bad(f"messages is {shown(value)}, not a list of messages", ONE_OF)
     for number, message in enumerate(value):
-        fault = _fault(message)
+        fault = _fault(message, placeholders)
         if fault:
             raise place.bad(f"messages[{number}] {fault}", ONE_OF)
-    _check_encodable(place, "messages", value)
+    check_encodable(place, "messages", value)
     return value
 
 
-def _fault(message: Any) -> str | None:
+def _fault(message: Any, placeholders: bool) -> str | None:
     """What is wrong with one message, in words that follow its name."""
     if not isinstance(message, dict):
         return f"is {shown(message)}, not an object"
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not role:
         return f"has role {shown(role)}" if "role" in message else "has no role"
-    if content is None and message.get("tool_calls"):
+    if content is None and (message.get("tool_calls") or (placeholders and role == "assistant")):
         return None  # an assistant turn that only calls tools has no content
     if "content" not in message:
         return "has no content"
@@ -78,7 +79,7 @@ def _fault(message: Any) -> str | None:
     return f"has content {shown(content)}, neither text nor a list of parts"
 
 
-def _check_encodable(place: Place, field: str, value: Any) -> None:
+def check_encodable(place: Place, field: str, value: Any) -> None:
     """JSON can spell half a surrogate pair (\\ud83d alone); no file and no tokenizer takes it."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")

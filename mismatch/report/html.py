@@ -64,8 +64,8 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     pairs = pairs_of(summary)
     first = lead(pairs)
     axis = view.shared_axis(pairs)
-    script, style = (Markup((_HERE / name).read_text("utf-8")) for name in _INLINE)
-    template = _environment().get_template("template.html.j2")
+    script, style = (Markup((_HERE / name).read_text("utf-8")) for name in INLINE)
+    template = environment().get_template("template.html.j2")
     return template.render(
         axis=Markup(strip_axis(axis)),
         attributions=[(one, waterfall(one)) for one in shares.shares_of(summary)],
@@ -82,7 +82,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
         not_trusted=NOT_TRUSTED,
-        policy=_policy(script, style),
+        policy=policy(script, style),
         sampled=[*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)],
         script=script,
         style=style,
@@ -93,10 +93,11 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     )
 
 
-_INLINE = ("viewer.js", "style.css")
+#: What a page carries in itself.
+INLINE = ("viewer.js", "style.css")
 
 
-def _policy(script: str, style: str) -> str:
+def policy(script: str, style: str) -> str:
     """Content security policy: this page loads nothing and runs no script but its own."""
     digests = [
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -106,9 +107,9 @@ def _policy(script: str, style: str) -> str:
     return f"default-src 'none'; script-src {one}; style-src {other}; base-uri 'none'"
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Autoescape is on, and every string that is not markup loses its control characters."""
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -116,10 +117,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about, open=UNFOLDED)
+    made.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about, open=UNFOLDED)
     for name in ("NONE", "count", "interval", "number", "sample_size", "why_no_interval"):
-        environment.globals[name] = getattr(words, name)
-    return environment
+        made.globals[name] = getattr(words, name)
+    return made
 
 
 def _finalize(value: Any) -> Any:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mismatch.glossary import NOT_TRUSTED
+from mismatch.report import retokenize
 from mismatch.report.checks import NOT_RUN, tally
 from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.markdown import markdown
@@ -19,7 +20,7 @@ from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
 from mismatch.report.shares import HEAD, LEGEND, Share, cells, shares_of
 from mismatch.report.words import NONE, brackets, clean, number
 
-__all__ = ["attributions", "finding", "markdown", "terminal"]
+__all__ = ["attributions", "finding", "markdown", "retokenized", "terminal"]
 
 _STYLE: Mapping[Tone, str] = {
     "gap": "bold yellow",
@@ -153,3 +154,15 @@ def _legend(pairs: Sequence[Pair]) -> list[str]:
         clean(f"Preflight: {checks}.") if checks else NOT_RUN,
         "",
     ]
+
+
+def retokenized(found: Mapping[str, Any], console: Console) -> None:
+    """The tables of retokenize.md."""
+    console.print(Text(clean(retokenize.title(found)), style="bold"))
+    console.print(Text(clean(retokenize.facts(found))))
+    for one in retokenize.tables(found):
+        table = Table(*one.head, title=one.title, title_justify="left", box=SIMPLE_HEAD)
+        for row in one.rows:
+            table.add_row(*(Text(clean(cell)) for cell in row))
+        console.print(table)
+    console.print(Text(retokenize.NOTE))

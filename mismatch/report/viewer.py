@@ -164,19 +164,20 @@ def _token(
     place = f"position {position}, id {token_id}"
     breaks = bool(raw) and "\n" in str(raw)
     if row is None:
-        return Token(text, "off", _lines([place, "not scored"]), breaks)
+        return Token(text, "off", lines([place, "not scored"]), breaks)
     values = (float(tokens.left[row]), float(tokens.right[row]))
-    lines = [f"{side}: {_probability(lp)}" for side, lp in zip(sides, values, strict=True)]
+    said = [f"{side}: {probability(lp)}" for side, lp in zip(sides, values, strict=True)]
     d = float(tokens.d[row])
-    return Token(text, _shade(d), _lines([place, *lines, f"d = {_signed(d)}"]), breaks, worst)
+    return Token(text, _shade(d), lines([place, *said, f"d = {_signed(d)}"]), breaks, worst)
 
 
-def _lines(lines: list[str]) -> Markup:
+def lines(said: list[str]) -> Markup:
     """Line breaks that survive an attribute; escapes each line."""
-    return Markup("&#10;").join(lines)
+    return Markup("&#10;").join(said)
 
 
-def _probability(lp: float) -> str:
+def probability(lp: float) -> str:
+    """A log-probability in nats, and what it is the log of."""
     if not np.isfinite(lp):
         return f"ln p = {lp}"
     return f"p = {number(float(np.exp(lp)))} (ln p = {lp + 0.0:.4g})"

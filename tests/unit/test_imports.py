@@ -18,7 +18,7 @@ LAYERS = [
     {"store", "wire"},
     {"engines"},
     {"study", "corners"},
-    {"corpus", "capture", "compare", "report", "gate"},
+    {"corpus", "capture", "compare", "report", "retokenize", "gate"},
     {"verbs", "selftest"},
     {"api"},
     {"progress", "screen"},
