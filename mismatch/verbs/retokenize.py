@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mismatch import report, store
+from mismatch.capture import claim
 from mismatch.capture.checkpoint import Checkpoint, check_fits, inspect
-from mismatch.capture.claim import claimed
 from mismatch.capture.roundtrip import Tokenizer
 from mismatch.compare.align import Tokens
 from mismatch.corpus import jsonl
@@ -46,8 +46,6 @@ def retokenize(
     corpus = make_corpus([(r.ids, r.sampled) for r in rows])
     check_fits(checkpoint, corpus, rollouts.name, [(c, 1) for c in conditions])
     template = None if chat_template is None else _text(chat_template)
-    tokenizer = Tokenizer(checkpoint.path, template, trust_remote_code)
-    travelled = travel(rows, tokenizer, rollouts)
     asked = {
         "verb": "retokenize",
         "model": checkpoint.digest,
@@ -59,7 +57,10 @@ def retokenize(
         "score": [c.spec for c in conditions],
         "trust_remote_code": trust_remote_code,
     }
-    with claimed(out, asked, []) as root:
+    claim.check(out, asked, [])
+    tokenizer = Tokenizer(checkpoint.path, template, trust_remote_code)
+    travelled = travel(rows, tokenizer, rollouts)
+    with claim.claimed(out, asked, []) as root:
         scores = _scores(root, conditions, checkpoint, travelled, trust_remote_code, notify)
         found = summary(asked, travelled, scores)
         _write(root, found, travelled)

@@ -111,7 +111,10 @@ def prompts(bfcl: Path, model: Path, out: Path) -> None:
 
 
 def _rendered(model: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    asked = [{"messages": r["messages"], "tools": r["tools"], "prompt": True} for r in rows]
+    asked = [
+        {"messages": r["messages"], "tools": r["tools"], "prompt": True, "where": r["id"]}
+        for r in rows
+    ]
     answers, _ = Tokenizer(model, TEMPLATE).ask(asked)
     return [{"token_ids": a["ids"]} for a in answers]
 
@@ -127,7 +130,7 @@ def sampled(corpus: Path) -> list[tuple[list[int], list[int]]]:
 
 def _turn_texts(model: Path, rows: list[tuple[list[int], list[int]]]) -> list[str]:
     """The text of each sequence's last run of sampled ids, without the end of its turn."""
-    asked = [{"ids": ids[_last_run(mask) :], "runs": []} for ids, mask in rows]
+    asked = [{"ids": ids[_last_run(mask) :], "runs": [], "where": ""} for ids, mask in rows]
     answers, _ = Tokenizer(model, TEMPLATE).ask(asked)
     return [a["text"].removesuffix("<|im_end|>") for a in answers]
 
@@ -178,7 +181,7 @@ def _rendered_glue(model: Path, about: list[dict[str, Any]]) -> list[list[int]]:
     ]
     bare = "{{ messages[0].content }}"
     asked = [
-        {"messages": [{"role": "user", "content": t}], "tools": None, "prompt": False}
+        {"messages": [{"role": "user", "content": t}], "tools": None, "prompt": False, "where": ""}
         for t in texts
     ]
     answers, _ = Tokenizer(model, bare).ask(asked)

@@ -7,7 +7,7 @@ Run as `INTERPRETER -P -m mismatch.engines.hf.roundtrip FOLDER`; files in FOLDER
     answer.json  {about, answers}                                          guest -> host
     error.json   {boundary, message}                                       guest -> host
 
-A question is one of
+A question is one of these, with "where" (whose it is, for errors):
     {"ids": [...], "runs": [[a, b], ...]}
                                             -> {"text", "ends", "again"}: the text of the ids, and
                                                of each run ids[a:b] by itself {"text", "ids",
@@ -38,9 +38,10 @@ def main(folder: Path) -> int:
         boundary = "template"
         template = ask["chat_template"] or tokenizer.get_chat_template()
         boundary = "encode"
-        answers = [_answer(tokenizer, template, question) for question in ask["questions"]]
+        answers = [_placed(tokenizer, template, question) for question in ask["questions"]]
     except Exception as reason:
-        message = f"{type(reason).__name__}: {reason}"
+        named = "" if boundary == "encode" else f"{type(reason).__name__}: "
+        message = f"{named}{reason}"
         wire.write_json(folder / "error.json", {"boundary": boundary, "message": message})
         return 1
     wire.write_json(folder / "answer.json", {"about": _about(tokenizer), "answers": answers})
@@ -64,6 +65,14 @@ def _about(tokenizer: Any) -> dict[str, Any]:
         "special_ids": sorted(set(tokenizer.all_special_ids)),
         "transformers": transformers.__version__,
     }
+
+
+def _placed(tokenizer: Any, template: str, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer; where there is none, why, and to which question."""
+    try:
+        return _answer(tokenizer, template, question)
+    except Exception as reason:
+        raise ValueError(f"{question['where']}: {type(reason).__name__}: {reason}") from reason
 
 
 def _answer(tokenizer: Any, template: str, question: dict[str, Any]) -> dict[str, Any]:
