@@ -86,3 +86,22 @@ DISTRIBUTION = (
     "constant sets its bound (js and tv stay what they are). `kept_mass`: the probability that "
     "top-p, top-k or min-p left to be drawn from."
 )
+
+#: How rollouts leave their ids and come back to them, in the order of tables.
+ROADS = {
+    "text": "ids → text → ids",
+    "template": "ids → messages → template → ids",
+}
+#: Why they come back as other ids, in the order of tables; docs/metrics.md says how it is decided.
+CAUSES = {
+    "bpe": "BPE is not unique: the same text, other tokens",
+    "not_text": "bytes that are no text",
+    "tool_whitespace": "tool call: white space",
+    "tool_json": "tool call: JSON written anew",
+    "reasoning": "reasoning stripped or trimmed",
+    "dropped": "text after a tool call, dropped",
+    "whitespace": "white space of content",
+    "turn_end": "end of turn added",
+    "prompt": "outside the sampled turns",
+    "other": "other",
+}

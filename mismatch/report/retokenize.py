@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mismatch import __version__, store
+from mismatch.glossary import CAUSES, ROADS
 from mismatch.report.html import INLINE, environment, policy
 from mismatch.report.markdown import escape
 from mismatch.report.viewer import Token, lines, probability
@@ -21,22 +22,6 @@ _HERE = Path(__file__).parent
 #: Nats below the median of the sampled tokens: the colour classes 1 to 5 of an inserted token.
 STEPS = (1, 2, 4, 6, 8)
 
-ROADS = {
-    "text": "ids → text → ids",
-    "template": "ids → messages → template → ids",
-}
-CAUSES = {
-    "bpe": "BPE is not unique: the same text, other tokens",
-    "not_text": "bytes that are no text",
-    "tool_whitespace": "tool call: white space",
-    "tool_json": "tool call: JSON written anew",
-    "reasoning": "reasoning stripped or trimmed",
-    "dropped": "text after a tool call, dropped",
-    "whitespace": "white space of content",
-    "turn_end": "end of turn added",
-    "prompt": "outside the sampled turns",
-    "other": "other",
-}
 NOTE = (
     "Inserted: trained on, and never sampled there. Gradient share: of the sum of 1 - p over the "
     "trained tokens, half the 1-norm of each token's gradient in the logits, equal advantages."

@@ -8,20 +8,6 @@ from dataclasses import dataclass
 from mismatch.retokenize.messages import Turn
 from mismatch.retokenize.spans import Span, across
 
-#: Every cause, in the order of tables, in words.
-CAUSES = {
-    "bpe": "the same text cut into other tokens (BPE is not unique)",
-    "not_text": "bytes that are no text (a character cut in two)",
-    "tool_whitespace": "white space in or around a tool call",
-    "tool_json": "a tool call's JSON written anew (order of keys, escapes, numbers, lost fields)",
-    "reasoning": "reasoning that the template strips or trims",
-    "dropped": "text after a tool call, which the parser drops",
-    "whitespace": "white space of a message's content",
-    "turn_end": "the end of a turn that the rollout did not draw",
-    "prompt": "ids outside the sampled turns",
-    "other": "none of these",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Text:

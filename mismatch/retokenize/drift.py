@@ -13,12 +13,6 @@ from mismatch.retokenize.messages import Turn, parse_turn
 from mismatch.retokenize.rollouts import Rollout
 from mismatch.retokenize.spans import Span, differences, never_sampled, trained
 
-#: The roads, in words.
-ROADS = {
-    "text": "each sampled turn: ids -> text -> ids",
-    "template": "the conversation: ids -> messages and tool calls -> chat template -> ids",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Drift:

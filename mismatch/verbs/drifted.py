@@ -10,7 +10,7 @@ import numpy as np
 
 from mismatch import store
 from mismatch.compare import inserted as measures
-from mismatch.retokenize.causes import CAUSES
+from mismatch.glossary import CAUSES
 from mismatch.retokenize.drift import Drift, Read
 from mismatch.retokenize.rollouts import Rollout
 from mismatch.verbs.examples import Scored, examples

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mismatch.glossary import CAUSES
 from mismatch.model import Condition
-from mismatch.retokenize.causes import CAUSES, Text
+from mismatch.retokenize.causes import Text
 from mismatch.retokenize.drift import Drift, Read
 from mismatch.retokenize.rollouts import Rollout
 from mismatch.retokenize.spans import across

@@ -30,7 +30,7 @@ EXAMPLES = (
     ("Water the roses for 5 minutes.", "garden_water", {"plant": "roses", "minutes": 5}),
     ("Wake me at seven, with jazz.", "set_alarm", {"time": "07:00", "sound": "jazz"}),
 )
-LONGEST_SCHEMA, FIRST_TURNS, CONVERSATIONS = 900, 360, 120
+LONGEST_SCHEMA, FIRST_TURNS, CONVERSATIONS = 600, 260, 60
 
 
 def written(style: str, name: str, arguments: dict[str, Any]) -> str:
@@ -167,7 +167,7 @@ def second(corpus: Path, model: Path, out: Path) -> None:
 
 
 #: Of a turn; one that is as long was cut, and cannot be followed by another.
-MAX_TOKENS = 128
+MAX_TOKENS = 100
 
 
 def _rendered_glue(model: Path, about: list[dict[str, Any]]) -> list[list[int]]:

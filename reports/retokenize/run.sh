@@ -20,12 +20,12 @@ fi
 
 # 2. First turns, then the second turns of the conversations whose first turn called a function.
 draw() {
-    printf 'model = "%s"\nprompts = "prompts-%s.jsonl"\nmax_tokens = 128\nseed = %s\n' \
+    printf 'model = "%s"\nprompts = "prompts-%s.jsonl"\nmax_tokens = 100\nseed = %s\n' \
         "$model" "$1" "$1" > "$out/draw-$1.toml"
     printf 'paths = ["rollout"]\nfloor = "none"\n' >> "$out/draw-$1.toml"
-    printf '[train]\nengine = "hf"\n[infer]\nengine = "vllm"\ndtype = "bf16"\neager = true\n' \
+    printf '[train]\nengine = "hf"\n[infer]\nengine = "vllm"\ndtype = "bf16"\neager = true\nbatch = 32\n' \
         >> "$out/draw-$1.toml"
-    "$probe" capture "$out/draw-$1.toml" --only vllm-bf16-eager --out "$out/draw-$1"
+    "$probe" capture "$out/draw-$1.toml" --only vllm-bf16-batch32-eager --out "$out/draw-$1"
 }
 corpus() { dirname "$(ls -d "$out/draw-$1"/corpus/*/MANIFEST.json)"; }
 [ -f "$out/prompts-1.jsonl" ] ||
