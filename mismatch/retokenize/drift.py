@@ -67,7 +67,7 @@ def read(rollout: Rollout, answer: Mapping[str, Any], special: Collection[int]) 
     return Read(text, tuple(found))
 
 
-def by_text(rollout: Rollout, read: Read, again: Sequence[Mapping[str, Any]]) -> Drift:
+def by_text(rollout: Rollout, known: Read, again: Sequence[Mapping[str, Any]]) -> Drift:
     """Each run replaced by its own text encoded anew. again: the tokenizer's answer for each run.
 
     All ids of a run's new form are trained on; what stands around the runs stays as it is.
@@ -77,7 +77,7 @@ def by_text(rollout: Rollout, read: Read, again: Sequence[Mapping[str, Any]]) ->
     ends: list[int] = []
     text, spans, end = "", [], 0
     for (a, b), run in zip(rollout.runs, again, strict=True):
-        text, ends = _kept(read.text, end, a, text, ends)
+        text, ends = _kept(known.text, end, a, text, ends)
         shift, start = len(new) + a - end, len(text)
         new += old[end:a] + list(run["ids"])
         spans += [
@@ -86,10 +86,10 @@ def by_text(rollout: Rollout, read: Read, again: Sequence[Mapping[str, Any]]) ->
         ]
         ends += [start + e for e in run["ends"]]
         text, end = text + run["text"], b
-    text, ends = _kept(read.text, end, len(old), text, ends)
+    text, ends = _kept(known.text, end, len(old), text, ends)
     new += old[end:]
     made = Text(text, ends)
-    why = ["not_text" if "\ufffd" in read.text.of(s.a, s.b) else "bpe" for s in spans]
+    why = ["not_text" if "\ufffd" in known.text.of(s.a, s.b) else "bpe" for s in spans]
     inserted = np.zeros(len(new), bool)
     for span in spans:
         inserted[span.c : span.d] = True
@@ -103,14 +103,14 @@ def _kept(old: Text, a: int, b: int, text: str, ends: list[int]) -> tuple[str, l
 
 
 def by_template(
-    rollout: Rollout, read: Read, answer: Mapping[str, Any], special: Collection[int]
+    rollout: Rollout, known: Read, answer: Mapping[str, Any], special: Collection[int]
 ) -> Drift:
     """The whole conversation as the template renders it. answer: the tokenizer's."""
     old, new = rollout.ids.tolist(), list(answer["ids"])
     made = Text(answer["text"], answer["ends"])
     spans = differences(old, new)
     inserted = never_sampled(spans, rollout.sampled, old, new, special)
-    why = causes(spans, read.text, made, read.runs, inserted.tolist())
+    why = causes(spans, known.text, made, known.runs, inserted.tolist())
     return _drift(rollout, new, made, spans, why, inserted)
 
 

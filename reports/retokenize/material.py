@@ -1,20 +1,23 @@
-"""Prompts and rollouts of the study: bfcl-eval's questions in, rows for `retokenize` out.
+"""What the study is made of: bfcl-eval's questions in, ids to train on, prompts and rollouts out.
 
-    python material.py prompts BFCL MODEL OUT          first turns        -> OUT/prompts-1.jsonl
-    python material.py second  CORPUS MODEL OUT        their second turns -> OUT/prompts-2.jsonl
-    python material.py collect CORPUS_1 CORPUS_2 OUT   what holds a call  -> OUT/rollouts.jsonl
+    python material.py policy  BFCL MODEL OUT        answers to train on      -> OUT/policy.jsonl
+    python material.py prompts BFCL MODEL OUT        first turns              -> OUT/prompts-1.jsonl
+    python material.py second  CORPUS MODEL OUT      their second turns       -> OUT/prompts-2.jsonl
+    python material.py collect CORPUS_1 CORPUS_2 MODEL OUT   with a tool call -> OUT/rollouts.jsonl
 
 BFCL is the data folder of the package bfcl-eval (Apache-2.0), whose code is never imported; CORPUS
-a corpus folder of a capture. Answers of tools are made up ("done"): no function is run.
+the corpus folder of a capture. Entries of even number are trained on, those of odd number drawn from.
+Schemas are cut to names and types, and tools answer "done": no function is run.
 
-A 135M model draws a tool call only where it is shown one. Two worked examples stand in the system
-message, in one of five ways of writing (STYLES) that models are known to have; a prompt's style is
-its number modulo five.
+A call can be written in many ways (STYLES). The system message names one, or none: then the policy
+has seen all five alike.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,22 +27,102 @@ from mismatch.capture.roundtrip import Tokenizer
 from mismatch.retokenize.messages import parse_turn
 
 TEMPLATE = (Path(__file__).parent / "hermes-tools.jinja").read_text(encoding="utf-8")
+#: Writes text as it stands: ids of what no template would write.
+BARE = "{{ messages[0].content }}"
 STYLES = ("canonical", "compact", "loose", "indented", "swapped")
-#: Functions of the examples, on no question of bfcl's.
-EXAMPLES = (
-    ("Water the roses for 5 minutes.", "garden_water", {"plant": "roses", "minutes": 5}),
-    ("Wake me at seven, with jazz.", "set_alarm", {"time": "07:00", "sound": "jazz"}),
-)
-LONGEST_SCHEMA, FIRST_TURNS, CONVERSATIONS = 600, 260, 60
+GROUPS = (*STYLES, "unstated")
+END, TURN = "<|im_end|>", "<|im_start|>assistant\n"
+#: Of schemas, in characters; of a drawn turn, in tokens (make_policy.py and run.sh agree).
+LONGEST_SCHEMA, MAX_TOKENS = 400, 96
+SINGLES, CONVERSATIONS = 250, 50
+
+Entry = dict[str, Any]
 
 
-def written(style: str, name: str, arguments: dict[str, Any]) -> str:
-    """One tool call in a style; `canonical` is the template's own."""
+# ---------------------------------------------------------------- bfcl's entries
+
+
+def _read(path: Path) -> list[Entry]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _write(path: Path, rows: list[Entry]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+
+
+def _schema(function: Entry) -> Entry:
+    properties = function["parameters"].get("properties", {})
+    return {
+        "name": function["name"],
+        "parameters": {name: about.get("type", "any") for name, about in properties.items()},
+    }
+
+
+def singles(bfcl: Path) -> list[Entry]:
+    """Entries of one question, one function and one call: turns, tools, answers."""
+    found = []
+    for name in ("simple_python", "live_simple"):
+        answers = {
+            r["id"]: r["ground_truth"][0]
+            for r in _read(bfcl / "possible_answer" / f"BFCL_v4_{name}.json")
+        }
+        for row in _read(bfcl / f"BFCL_v4_{name}.json"):
+            question = row["question"][0][-1]["content"]
+            tools = [_schema(f) for f in row["function"]]
+            if len(json.dumps(tools)) + len(question) <= LONGEST_SCHEMA:
+                ((function, values),) = answers[row["id"]].items()
+                arguments = {k: v[0] for k, v in values.items() if v and v[0] != ""}
+                answer = [(function, arguments)]
+                turns = {"turns": [question], "answers": [answer]}
+                found.append({"id": row["id"], "tools": tools, **turns})
+    return found
+
+
+def conversations(bfcl: Path) -> list[Entry]:
+    """The first two turns of multi-turn entries, and at most two calls of each."""
+    docs = [d for p in sorted((bfcl / "multi_turn_func_doc").glob("*.json")) for d in _read(p)]
+    schemas = {d["name"]: _schema(d) for d in docs}
+    truth = {
+        r["id"]: r["ground_truth"]
+        for r in _read(bfcl / "possible_answer" / "BFCL_v4_multi_turn_base.json")
+    }
+    found = []
+    for row in _read(bfcl / "BFCL_v4_multi_turn_base.json"):
+        turns = [t[-1]["content"] for t in row["question"][:2] if t]
+        answers = [[_call(c) for c in turn[:2]] for turn in truth[row["id"]][:2]]
+        names = dict.fromkeys(name for turn in answers for name, _ in turn)
+        tools = [schemas[name] for name in names if name in schemas]
+        whole = len(turns) == 2 and all(answers) and len(tools) == len(names)
+        if whole and len(json.dumps(tools)) + len("".join(turns)) <= 2 * LONGEST_SCHEMA:
+            found.append({"id": row["id"], "tools": tools, "turns": turns, "answers": answers})
+    return found
+
+
+def _call(text: str) -> tuple[str, dict[str, Any]]:
+    """`cd(folder='a')` -> ("cd", {"folder": "a"}); read as literals, never run."""
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    named = {k.arg or "": ast.literal_eval(k.value) for k in call.keywords}
+    placed = {f"argument_{n}": ast.literal_eval(a) for n, a in enumerate(call.args, 1)}
+    return call.func.id, placed | named
+
+
+# ---------------------------------------------------------------- writing
+
+
+def written(style: str, calls: list[tuple[str, dict[str, Any]]]) -> str:
+    """Tool calls in a style; `canonical` is the template's own."""
+    return ("" if style == "compact" else "\n").join(_written(style, *call) for call in calls)
+
+
+def _written(style: str, name: str, arguments: dict[str, Any]) -> str:
     call = {"name": name, "arguments": arguments}
     if style == "compact":
         return f"<tool_call>{json.dumps(call, separators=(',', ':'))}</tool_call>"
     if style == "loose":
-        text = json.dumps(call, separators=(" , ", " : ")).replace("{", "{ ").replace("}", " }")
+        text = json.dumps(call, separators=(" , ", " : "))
+        text = "{ " + text[1:-1] + " }"
     elif style == "indented":
         text = json.dumps(call, indent=2)
     elif style == "swapped":
@@ -49,74 +132,81 @@ def written(style: str, name: str, arguments: dict[str, Any]) -> str:
     return f"<tool_call>\n{text}\n</tool_call>"
 
 
-def system(style: str, thinks: bool) -> str:
-    """The system message: what to do, and the examples."""
-    lines = ["You answer each request with one call of a function."]
-    for asked, name, arguments in EXAMPLES:
-        thought = f"<think>\nI call {name}.\n</think>\n" if thinks else ""
-        lines.append(f"\nRequest: {asked}\nAnswer:\n{thought}{written(style, name, arguments)}")
-    return "\n".join(lines)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
-
-
-def single_turns(bfcl: Path) -> list[dict[str, Any]]:
-    """Questions of one turn with one function of a short schema."""
-    rows = _read(bfcl / "BFCL_v4_simple_python.json") + _read(bfcl / "BFCL_v4_live_simple.json")
-    rows = [r for r in rows if len(json.dumps(r["function"])) <= LONGEST_SCHEMA]
-    rows = [r for r in rows if all(m["role"] == "user" for m in r["question"][0])]
+def _prompt(entry: Entry, group: str) -> list[Entry]:
+    style = "" if group == "unstated" else f" Style: {group}."
+    said = f"You answer each request with calls of functions.{style}"
     return [
-        {"id": r["id"], "turns": [r["question"][0][-1]["content"]], "tools": r["function"]}
-        for r in rows[:FIRST_TURNS]
+        {"role": "system", "content": said},
+        {"role": "user", "content": entry["turns"][0]},
     ]
 
 
-def conversations(bfcl: Path) -> list[dict[str, Any]]:
-    """The first two turns of multi-turn entries, with the functions that their answers call."""
-    docs = [d for p in sorted((bfcl / "multi_turn_func_doc").glob("*.json")) for d in _read(p)]
-    by_name = {d["name"]: {k: d[k] for k in ("name", "description", "parameters")} for d in docs}
-    answers = {
-        r["id"]: r["ground_truth"]
-        for r in _read(bfcl / "possible_answer" / "BFCL_v4_multi_turn_base.json")
-    }
-    found = []
-    for row in _read(bfcl / "BFCL_v4_multi_turn_base.json"):
-        called = [c.split("(")[0] for turn in answers[row["id"]][:2] for c in turn]
-        tools = [by_name[name] for name in dict.fromkeys(called) if name in by_name][:2]
-        turns = [t[-1]["content"] for t in row["question"][:2] if t]
-        if len(turns) == 2 and tools and len(json.dumps(tools)) <= 2 * LONGEST_SCHEMA:
-            found.append({"id": row["id"], "turns": turns, "tools": tools})
-    return found[:CONVERSATIONS]
+def _between(question: str) -> str:
+    """What stands between the end of one sampled turn and the next one's first token."""
+    return (
+        f"\n<|im_start|>user\n<tool_response>\ndone\n</tool_response>{END}\n"
+        f"<|im_start|>user\n{question}{END}\n{TURN}"
+    )
 
 
-def prompts(bfcl: Path, model: Path, out: Path) -> None:
-    """First turns as ids of the study's template, and what they were made of beside them."""
-    rows = []
-    for number, entry in enumerate([*single_turns(bfcl), *conversations(bfcl)]):
-        style, chats = STYLES[number % len(STYLES)], len(entry["turns"]) > 1
-        messages = [
-            {"role": "system", "content": system(style, thinks=chats)},
-            {"role": "user", "content": entry["turns"][0]},
-        ]
-        rows.append({"style": style, "messages": messages, **entry})
-    _write(out / "about-1.jsonl", rows)
-    _write(out / "prompts-1.jsonl", _rendered(model, rows))
+def _answer(entry: Entry, turn: int, style: str) -> str:
+    calls = entry["answers"][turn]
+    thought = f"<think>\nI call {calls[0][0]}.\n</think>\n" if len(entry["turns"]) > 1 else ""
+    return thought + written(style, calls) + END
 
 
-def _rendered(model: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    asked = [
+def _rendered(model: Path, rows: list[Entry]) -> list[list[int]]:
+    """The prompts' ids, by the study's template."""
+    questions = [
         {"messages": r["messages"], "tools": r["tools"], "prompt": True, "where": r["id"]}
         for r in rows
     ]
-    answers, _ = Tokenizer(model, TEMPLATE).ask(asked)
-    return [{"token_ids": a["ids"]} for a in answers]
+    return [a["ids"] for a in Tokenizer(model, TEMPLATE).ask(questions)[0]]
+
+
+def _encoded(model: Path, texts: list[str]) -> list[list[int]]:
+    questions = [
+        {"messages": [{"role": "user", "content": t}], "tools": None, "prompt": False, "where": ""}
+        for t in texts
+    ]
+    return [a["ids"] for a in Tokenizer(model, BARE).ask(questions)[0]]
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def policy(bfcl: Path, model: Path, out: Path) -> None:
+    """Rows {token_ids, loss_mask} of answered prompts, for make_policy.py."""
+    rng = random.Random(0)
+    rows, texts = [], []
+    for number, entry in enumerate([*singles(bfcl)[::2], *conversations(bfcl)[::2]]):
+        group = GROUPS[number % len(GROUPS)]
+        style = rng.choice(STYLES) if group == "unstated" else group
+        rows.append({**entry, "messages": _prompt(entry, group)})
+        own = [_answer(entry, turn, style) for turn in range(len(entry["turns"]))]
+        texts.append([own[0], *(p for t, a in zip(entry["turns"][1:], own[1:], strict=True)
+                                for p in (_between(t), a))])  # fmt: skip
+    prompts = _rendered(model, rows)
+    parts = iter(_encoded(model, [part for own in texts for part in own]))
+    made = []
+    for prompt, own in zip(prompts, texts, strict=True):
+        ids, mask = list(prompt), [0] * len(prompt)
+        for k, part in enumerate([next(parts) for _ in own]):
+            ids, mask = ids + part, mask + [int(k % 2 == 0)] * len(part)
+        made.append({"token_ids": ids, "loss_mask": mask})
+    rng.shuffle(made)
+    _write(out / "policy.jsonl", made)
+
+
+def prompts(bfcl: Path, model: Path, out: Path) -> None:
+    """First turns as ids, and what they were made of beside them."""
+    entries = [*singles(bfcl)[1::2][:SINGLES], *conversations(bfcl)[1::2][:CONVERSATIONS]]
+    rows = []
+    for number, entry in enumerate(entries):
+        group = GROUPS[number % len(GROUPS)]
+        rows.append({**entry, "group": group, "messages": _prompt(entry, group)})
+    _write(out / "about-1.jsonl", rows)
+    _write(out / "prompts-1.jsonl", [{"token_ids": ids} for ids in _rendered(model, rows)])
 
 
 def sampled(corpus: Path) -> list[tuple[list[int], list[int]]]:
@@ -128,15 +218,15 @@ def sampled(corpus: Path) -> list[tuple[list[int], list[int]]]:
     ]
 
 
-def _turn_texts(model: Path, rows: list[tuple[list[int], list[int]]]) -> list[str]:
-    """The text of each sequence's last run of sampled ids, without the end of its turn."""
-    asked = [{"ids": ids[_last_run(mask) :], "runs": [], "where": ""} for ids, mask in rows]
-    answers, _ = Tokenizer(model, TEMPLATE).ask(asked)
-    return [a["text"].removesuffix("<|im_end|>") for a in answers]
-
-
 def _last_run(mask: list[int]) -> int:
     return len(mask) - mask[::-1].index(0)
+
+
+def _turn_texts(model: Path, rows: list[tuple[list[int], list[int]]]) -> list[str]:
+    """The text of each sequence's last sampled turn, without its end."""
+    questions = [{"ids": ids[_last_run(mask) :], "runs": [], "where": ""} for ids, mask in rows]
+    answers, _ = Tokenizer(model, BARE).ask(questions)
+    return [a["text"].removesuffix(END) for a in answers]
 
 
 def second(corpus: Path, model: Path, out: Path) -> None:
@@ -145,55 +235,30 @@ def second(corpus: Path, model: Path, out: Path) -> None:
     """
     rows, about = sampled(corpus), _read(out / "about-1.jsonl")
     texts = _turn_texts(model, rows)
-    glue = _rendered_glue(model, about)
-    next_prompts, kept = [], []
-    for number, (row, text) in enumerate(zip(about, texts, strict=True)):
-        turn = parse_turn(text)
-        ids, mask = rows[number]
-        if len(row["turns"]) < 2 or not turn.calls or len(mask) - _last_run(mask) >= MAX_TOKENS:
+    between = _encoded(model, [_between(row["turns"][-1]) for row in about])
+    kept, ids = [], []
+    for number, ((own, mask), row, text) in enumerate(zip(rows, about, texts, strict=True)):
+        is_cut = len(mask) - _last_run(mask) >= MAX_TOKENS
+        if len(row["turns"]) < 2 or is_cut or not parse_turn(text).calls:
             continue
-        next_prompts.append({"token_ids": ids + glue[number]})
         more = [
             {"role": "assistant"},
             {"role": "tool", "content": "done"},
             {"role": "user", "content": row["turns"][1]},
             {"role": "assistant"},
         ]
-        messages = [*row["messages"], *more]
-        old = mask + [0] * len(glue[number])
-        kept.append({**row, "messages": messages, "mask": old, "first": number})
+        ids.append({"token_ids": own + between[number]})
+        old = mask + [0] * len(between[number])
+        kept.append({**row, "messages": [*row["messages"], *more], "mask": old, "first": number})
     _write(out / "about-2.jsonl", kept)
-    _write(out / "prompts-2.jsonl", next_prompts)
+    _write(out / "prompts-2.jsonl", ids)
 
 
-#: Of a turn; one that is as long was cut, and cannot be followed by another.
-MAX_TOKENS = 100
-
-
-def _rendered_glue(model: Path, about: list[dict[str, Any]]) -> list[list[int]]:
-    """The ids between two sampled turns, which do not depend on them: the line break after the
-    end of a turn, the tool's answer, the next question and the start of the next turn.
-    """
-    texts = [
-        f"\n<|im_start|>user\n<tool_response>\ndone\n</tool_response><|im_end|>\n"
-        f"<|im_start|>user\n{row['turns'][-1]}<|im_end|>\n<|im_start|>assistant\n"
-        for row in about
-    ]
-    bare = "{{ messages[0].content }}"
-    asked = [
-        {"messages": [{"role": "user", "content": t}], "tools": None, "prompt": False, "where": ""}
-        for t in texts
-    ]
-    answers, _ = Tokenizer(model, bare).ask(asked)
-    return [a["ids"] for a in answers]
-
-
-def collect(first: Path, second: Path, model: Path, out: Path) -> None:
+def collect(first: Path, later: Path, model: Path, out: Path) -> None:
     """Rollouts in which a call parses: a conversation of two turns takes its first turn's place."""
     about, rows = _read(out / "about-1.jsonl"), sampled(first)
-    more, longer = _read(out / "about-2.jsonl"), sampled(second)
-    texts = _turn_texts(model, rows)
-    replaced = {row["first"] for row in more}
+    more, longer = _read(out / "about-2.jsonl"), sampled(later)
+    texts, replaced = _turn_texts(model, rows), {row["first"] for row in more}
     kept = [
         _row(ids, mask, row)
         for number, ((ids, mask), row, text) in enumerate(zip(rows, about, texts, strict=True))
@@ -203,20 +268,23 @@ def collect(first: Path, second: Path, model: Path, out: Path) -> None:
         old = row["mask"]
         kept.append(_row(ids, old + mask[len(old) :], row))
     _write(out / "rollouts.jsonl", kept)
-    drawn = {style: sum(r["style"] == style for r in about) for style in STYLES}
-    found = {style: sum(r["style"] == style for r in kept) for style in STYLES}
-    counts = {"drawn": len(rows), "kept": len(kept), "two_turns": len(more)}
-    counts |= {"drawn_by_style": drawn, "kept_by_style": found}
+    counts = {
+        "drawn": len(rows),
+        "kept": len(kept),
+        "of_two_turns": len(more),
+        "drawn_by_group": {g: sum(r["group"] == g for r in about) for g in GROUPS},
+        "kept_by_group": {g: sum(r["group"] == g for r in kept) for g in GROUPS},
+    }
     (out / "counts.json").write_text(store.dump_json(counts), "utf-8")
     print(json.dumps(counts))
 
 
-def _row(ids: list[int], mask: list[int], about: dict[str, Any]) -> dict[str, Any]:
+def _row(ids: list[int], mask: list[int], about: Entry) -> Entry:
     row = {"token_ids": ids, "loss_mask": mask, "messages": about["messages"]}
-    return {**row, "tools": about["tools"], "id": about["id"], "group": about["style"]}
+    return {**row, "tools": about["tools"], "id": about["id"], "group": about["group"]}
 
 
-VERBS = {"prompts": prompts, "second": second, "collect": collect}
+VERBS = {"policy": policy, "prompts": prompts, "second": second, "collect": collect}
 
 if __name__ == "__main__":
     VERBS[sys.argv[1]](*map(Path, sys.argv[2:]))
