@@ -37,8 +37,9 @@ def examples(
     roads: Mapping[str, Sequence[Drift | None]],
     scores: Sequence[Scored],
 ) -> list[dict[str, Any]]:
-    """By road and cause, of different rollouts: those whose inserted token is the least likely
-    first (by the first engine), or where nothing was scored in the order of the rows.
+    """MANY of each road and cause, of different rollouts: those whose inserted token is the least
+    likely by the first engine, and of all of them the least likely first; where nothing was scored
+    in the order of roads, causes and rows.
     """
     found = []
     for road, drifts in roads.items():
@@ -47,7 +48,7 @@ def examples(
             found += [
                 _example(road, n, k, drifts[n], rollouts[n], reads[n], scores) for n, k in picked
             ]
-    return found
+    return sorted(found, key=lambda example: example["least"] or 0.0)
 
 
 def _picked(

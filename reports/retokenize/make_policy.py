@@ -3,7 +3,8 @@
     python make_policy.py MODEL OUT/policy.jsonl TARGET      (in the engines' environment)
 
 Supervised, on the tokens of loss_mask alone: AdamW on the last LAYERS layers and the final norm,
-BATCH sequences a step, one pass over the first ROWS, in float32; saved in bf16 beside the tokenizer of MODEL.
+BATCH sequences a step, one pass over the first ROWS, float32 weights under bf16 autocast; saved in
+bf16 beside the tokenizer of MODEL.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROWS, LAYERS, BATCH, RATE, SEED = 240, 10, 6, 3e-4, 0
+ROWS, LAYERS, BATCH, RATE, SEED = 192, 10, 6, 3e-4, 0
 
 
 def loss_of(model: Any, row: dict[str, Any]) -> torch.Tensor:
     """Mean -ln p over the row's masked tokens."""
     ids = torch.tensor([row["token_ids"]])
     wanted = torch.tensor(row["loss_mask"][1:]).bool()
-    logits = model(ids).logits[0, :-1][wanted]
-    return torch.nn.functional.cross_entropy(logits, ids[0, 1:][wanted])
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(ids).last_hidden_state[0, :-1]
+        logits = model.lm_head(hidden[wanted])
+    return torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:][wanted])
 
 
 def train(model: Any, rows: list[dict[str, Any]]) -> None:

@@ -6,7 +6,8 @@
     python material.py collect CORPUS_1 CORPUS_2 MODEL OUT   with a tool call -> OUT/rollouts.jsonl
 
 BFCL is the data folder of the package bfcl-eval (Apache-2.0), whose code is never imported; CORPUS
-the corpus folder of a capture. Entries of even number are trained on, those of odd number drawn from.
+the corpus folder of a capture. Entries of even number are for training, those of odd number are
+drawn from.
 Schemas are cut to names and types, and tools answer "done": no function is run.
 
 A call can be written in many ways (STYLES). The system message names one, or none: then the policy
