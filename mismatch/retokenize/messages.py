@@ -2,7 +2,8 @@
 
 It reads what a rollout server's Hermes-style parser reads: `<think>...</think>` first, then
 content, then `<tool_call>JSON</tool_call>`. Text after the first tool call is lost, and one call
-that does not parse leaves the whole turn as content, as vllm's `hermes` parser does.
+that does not parse leaves the whole turn as content, as vllm's `hermes` parser does. (vllm's also
+takes a call that was never closed; here it is text.)
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ GROUPS = (*STYLES, "unstated")
 END, TURN = "<|im_end|>", "<|im_start|>assistant\n"
 #: Of schemas, in characters; of a drawn turn, in tokens (make_policy.py and run.sh agree).
 LONGEST_SCHEMA, MAX_TOKENS = 400, 96
-SINGLES, CONVERSATIONS = 250, 50
 
 Entry = dict[str, Any]
 
@@ -201,7 +200,7 @@ def policy(bfcl: Path, model: Path, out: Path) -> None:
 
 def prompts(bfcl: Path, model: Path, out: Path) -> None:
     """First turns as ids, and what they were made of beside them."""
-    entries = [*singles(bfcl)[1::2][:SINGLES], *conversations(bfcl)[1::2][:CONVERSATIONS]]
+    entries = [*singles(bfcl)[1::2], *conversations(bfcl)[1::2]]
     rows = []
     for number, entry in enumerate(entries):
         group = GROUPS[number % len(GROUPS)]
