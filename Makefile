@@ -5,6 +5,7 @@ PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
 .PHONY: demo test test-all test-megatron test-sglang lint engines bench coverage smollm2 report-smollm2 clean
+.PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench smollm2 report-smollm2 clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
@@ -23,6 +24,9 @@ test-sglang: .venv/.ready  ## a real sglang on a CPU (6 GB of environment)
 test-megatron: engines lint  ## megatron-core, which has an environment of its own (0.8 GB)
 	$(PROBE) engines build megatron
 	$(BIN)/pytest -m megatron
+
+fuzz: .venv/.ready      ## INPUTS hostile inputs (default 10 000) for each test of tests/fuzz, drawn anew
+	$(BIN)/pytest -n 2 --hypothesis-profile=fuzz tests/fuzz
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -337,7 +337,7 @@ def retokenize(
             trust_remote_code=trust_remote_code, notify=progress.notify,
         )  # fmt: skip
     if json:
-        typer.echo(store.dump_json(found), nl=False)
+        print_json(found)
     else:
         tables.retokenized(found, OUT)
         OUT.print(f"\nreport: {escape(str(out / 'retokenize.html'))}", soft_wrap=True)

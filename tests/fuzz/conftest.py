@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mismatch.capture import environment, launch, run
 from mismatch.compare import attribute, distribution, metrics
 from mismatch.report import html
 from tests.fuzz.fence import TRIED
@@ -17,15 +19,29 @@ __all__ = ["forbid_processes_and_network"]
 _environment = functools.cache(html._environment)
 
 
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def cheap() -> Iterator[None]:
     """Few resamples, and the page's template compiled once: neither is what is fuzzed, and both
     are most of an input's time.
     """
     slow_ones = (metrics.measure, metrics.breakdowns, attribute.attribute)
-    for slow in (*slow_ones, distribution.measure_distribution):
-        monkeypatch.setitem(slow.__kwdefaults__, "resamples", 100)
-    monkeypatch.setattr(html, "_environment", _environment)
+    with pytest.MonkeyPatch.context() as patch:
+        for slow in (*slow_ones, distribution.measure_distribution):
+            patch.setitem(slow.__kwdefaults__, "resamples", 100)
+        patch.setattr(html, "_environment", _environment)
+        yield
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every engine is there, and dies as soon as it is started: no process is."""
+    dead = launch.Failure("launch", "Fuzz", "no engine\x1b[31m is started here")
+    there = Path("/nowhere/python"), {"numpy": "2"}
+    monkeypatch.setattr(environment, "interpreter", lambda engine, condition: there)
+    monkeypatch.setattr(run, "_guest", lambda *given: dead)
+    monkeypatch.setattr(environment, "build", lambda engine, say: there[0])
+    fine = environment.Status("toy", "", True, "/nowhere/python", "named", {}, "", "")
+    monkeypatch.setattr(environment, "status", lambda engine: fine)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,8 +117,9 @@ def _write_and_seal(path: Path, by: Any, outside: Path) -> None:
 
 def _link(path: Path, by: Any, outside: Path) -> None:
     _remove(path, None, outside)
+    aim, _, below = by.partition("/")
     aims = {"folder": outside, "file": outside / "kept/file", "nothing": outside / "none"}
-    path.symlink_to(aims.get(by) or path.parent / by)
+    path.symlink_to(aims[aim] / below if aim in aims else path.parent / by)
 
 
 def _moved_out(path: Path, by: Any, outside: Path) -> None:
@@ -165,6 +166,10 @@ def damages(root: Path) -> st.SearchStrategy[list[Damage]]:
     return st.lists(_damage(root, entries), min_size=1, max_size=2)
 
 
+#: Where a link may lead: out of the folder, to each thing that a write could hurt there.
+AIMS = ("folder", "folder/.work", "folder/failed", "folder/kept", "file", "nothing")
+
+
 @st.composite
 def _damage(draw: st.DrawFn, root: Path, entries: list[str]) -> Damage:
     name = draw(st.sampled_from(entries))
@@ -174,7 +179,7 @@ def _damage(draw: st.DrawFn, root: Path, entries: list[str]) -> Damage:
         return Damage(how, name, draw(_content(path)))
     what = draw(st.sampled_from(["remove", "link", "moved out", "other kind", "add"]))
     by = {
-        "link": st.sampled_from(["folder", "file", "nothing", path.name, "..", "../.."]),
+        "link": st.sampled_from([*AIMS, path.name, "..", "../.."]),
         "other kind": st.binary(max_size=5),
         "add": st.tuples(
             st.sampled_from(["topk.parquet", "recorded.parquet", "x", ".seal-x", "texts.json"]),

@@ -17,7 +17,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mismatch import cli
-from mismatch.capture import environment, launch, run
 from mismatch.engines import ENGINES
 from mismatch.glossary import METRICS
 from tests import known
@@ -114,7 +113,7 @@ def spoilt(draw: st.DrawFn) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, a study, a dump, ids, prompts and a checkpoint."""
     root = tmp_path_factory.mktemp("command-line") / "here"
     folders.whole_run(root / "run")
@@ -124,19 +123,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "ids.jsonl").write_text('{"token_ids": [1, 2, 3]}\n' * 3)
     (root / "prompts.jsonl").write_text('{"token_ids": [1, 2]}\n')
     return root
-
-
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every engine is there, and dies as soon as it is started: no process is."""
-    dead = launch.Failure("launch", "Fuzz", "no engine\x1b[31m is started here")
-    there = Path("/nowhere/python"), {"numpy": "2"}
-    monkeypatch.setattr(environment, "interpreter", lambda engine, condition: there)
-    monkeypatch.setattr(run, "_guest", lambda *given: dead)
-    monkeypatch.setattr(environment, "build", lambda engine, say: there[0])
-    fine = environment.Status("toy", "", True, "/nowhere/python", "named", {}, "", "")
-    monkeypatch.setattr(environment, "status", lambda engine: fine)
-    monkeypatch.setattr(signal, "signal", lambda *given: None)
 
 
 def called(words: list[str]) -> tuple[int, str, str]:
@@ -151,6 +137,7 @@ def called(words: list[str]) -> tuple[int, str, str]:
         code = left.code
     finally:
         sys.argv = before
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for stream in (out, err):
         stream.flush()
     shown = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]

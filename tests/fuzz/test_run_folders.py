@@ -24,10 +24,9 @@ BASE: dict[str, Path] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose gate passes."""
-    if "whole" not in BASE:
-        BASE["whole"] = folders.whole_run(tmp_path_factory.mktemp("whole") / "run")
+    BASE["whole"] = folders.whole_run(tmp_path_factory.mktemp("whole") / "run")
     return BASE["whole"]
 
 
