@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mismatch import api, store
@@ -45,6 +46,7 @@ def _damaged(root: Path, whole: Path, harm: list[Damage]) -> Path:
     return root / "out"
 
 
+PROVENANCE = f"traces/{folders.TRACES[0]}/provenance.json"
 DAMAGES = st.deferred(lambda: folders.damages(BASE["whole"]))
 
 #: What a verdict rests on. No key signs a folder: who writes a comparison's manifest anew may
@@ -57,6 +59,11 @@ EVIDENCE += [f"comparisons/{folders.PAIR.id}/comparison.json"]
 
 @inputs(150)
 @given(harm=DAMAGES)
+@example(harm=[Damage("link", "attributions", "attributions")])
+@example(harm=[Damage("write", "run.json", b"[]")])
+@example(harm=[Damage("write", "run.json", b"[" * 5000)])
+@example(harm=[Damage("write", "summary.json", b'{"schema": 1, "pairs": [{}]}')])
+@example(harm=[Damage("write and seal", PROVENANCE, b"null")])
 def test_a_changed_folder_is_refused_or_judged_as_before(harm: list[Damage], whole: Path) -> None:
     """The gate passes only where all that it rests on has its bytes; it changes nothing at all."""
     TRIED["run folders, gated"] += 1
@@ -80,6 +87,10 @@ VERBS: dict[str, Callable[[Path], Any]] = {
 
 
 @inputs(80)
+@example(verb="compare", harm=[Damage("write and seal", PROVENANCE, b"{}")])
+@example(verb="compare", harm=[Damage("link", f"comparisons/{folders.PAIR.id}", "..")])
+@example(verb="failures", harm=[Damage("write", "failed/sglang/decode-1/error.json", b"[]")])
+@example(verb="report", harm=[Damage("write", "failed/sglang/decode-1/error.json", b"1")])
 @given(verb=st.sampled_from(sorted(VERBS)), harm=DAMAGES)
 def test_no_verb_stumbles_or_writes_outside(verb: str, harm: list[Damage], whole: Path) -> None:
     """MismatchError or an answer; nothing beside the folder changes, and what is then in the folder
@@ -99,6 +110,7 @@ def test_no_verb_stumbles_or_writes_outside(verb: str, harm: list[Damage], whole
 
 
 @inputs(80)
+@example(harm=[Damage("write and seal", PROVENANCE, b"{}")], ends=list(folders.TRACES))
 @given(harm=DAMAGES, ends=st.permutations(folders.TRACES))
 def test_two_traces_of_changed_folders(harm: list[Damage], ends: list[str], whole: Path) -> None:
     """Comparing two of its traces: MismatchError or a summary; the folder they lie in is kept."""
@@ -108,3 +120,19 @@ def test_two_traces_of_changed_folders(harm: list[Damage], ends: list[str], whol
         with untouched(root, "both"):
             sides = [out / "traces" / end for end in ends[:2]]
             outcome(api.compare_traces, *sides, root / "both")
+
+
+@pytest.mark.parametrize("harm", ["a trace", "its corpus"])
+def test_a_comparison_that_names_no_traces_vouches_for_none(harm: str, whole: Path) -> None:
+    """With the names taken out of its manifest, and without: what it was made from is held to."""
+    with place() as root:
+        out = _damaged(root, whole, [])
+        manifest = out / "comparisons" / folders.PAIR.id / store.MANIFEST
+        if harm == "a trace":
+            said = json.loads(manifest.read_text())
+            manifest.write_text(json.dumps({**said, "traces": {}}))
+            (out / ENDS[0]).write_bytes(b"")
+        else:
+            (next((out / "corpus").iterdir()) / "corpus.json").write_text("{}")
+        with pytest.raises(MismatchError, match=r"was changed after it was sealed"):
+            api.gate(out, **LAX)

@@ -48,6 +48,17 @@ def test_damage_is_found_before_a_number_is_read(tmp_path: Path, damage: str) ->
     assert caught.value.exit_code == 2
 
 
+def test_a_file_that_was_added_is_refused_and_never_copied(tmp_path: Path) -> None:
+    """No hash vouches for it: not for what it says, and not for where a link in its place leads."""
+    _seal(tmp_path / "t")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "t" / "topk.parquet").symlink_to(tmp_path / "secret")
+    with pytest.raises(MismatchError, match=r"topk.parquet was changed .* \(it was added\)"):
+        store.verified(tmp_path / "t", "trace")
+    store.copy_artifact(tmp_path / "t", tmp_path / "copy")
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [store.MANIFEST, "a.txt"]
+
+
 def test_a_folder_that_fails_half_way_is_not_there(tmp_path: Path) -> None:
     """A full disk while writing leaves neither the artifact nor the half of it."""
 
