@@ -48,8 +48,11 @@ def whole_run(root: Path) -> Path:
 
 def _seal(root: Path, trace: str, corpus: Any, seed: int) -> None:
     condition, capture = trace.split("/")
-    rng = np.random.default_rng(seed)
-    values = [-rng.exponential(1, len(ids)).astype(np.float32) for ids in corpus.token_ids]
+    common, own = np.random.default_rng(0), np.random.default_rng(seed)
+    values = [
+        (-1 - common.exponential(1, len(ids)) + own.normal(0, 0.01, len(ids))).astype(np.float32)
+        for ids in corpus.token_ids
+    ]
     provenance = {
         "schema": store.SCHEMA,
         "trace": trace,
