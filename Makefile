@@ -4,8 +4,8 @@ BIN := .venv/bin
 PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
-.PHONY: demo test test-all test-megatron test-sglang lint engines bench coverage smollm2 report-smollm2 clean
-.PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench smollm2 report-smollm2 clean
+.PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench coverage selftest smollm2 \
+	report-smollm2 clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
@@ -47,6 +47,9 @@ engines: .venv/.ready   ## one environment (about 2 GB, cached) serves hf and vl
 
 # ---- measured, never timed in a test
 
+selftest: engines       ## faults in real traces and live engines: is each named?
+	$(PROBE) selftest --out selftest-out
+
 bench: engines
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/million.py
@@ -61,4 +64,4 @@ report-smollm2: smollm2
 	sh reports/smollm2-135m/run.sh $(MODEL)
 
 clean:
-	rm -rf .venv demo-out bench-out models
+	rm -rf .venv demo-out bench-out selftest-out models
