@@ -78,6 +78,7 @@ def shown(exhibit: Exhibit, root: Path) -> dict[str, Any]:
     paths = [str(exhibit.left_about["path"]), str(exhibit.right_about["path"])]
     traces = [f"left/{paths[0]}-1", f"right/{paths[1]}-1"]
     pair = pair_of("left~right", paths, traces, {})
+    store.discard(root)  # of an earlier run of the same captures
     with claimed(root, {"verb": "selftest"}, [pair]):
         for side, trace in zip(("left", "right"), traces, strict=True):
             _seal(root, exhibit, side, trace)
