@@ -1,6 +1,7 @@
 """Tokens of known truth: d = mean + size (√rho · sequence effect + √(1 - rho) · token noise).
 
 Both parts have mean 0 and variance 1, so that rho is the correlation of two tokens of a sequence.
+Or a sequence has no bias but a size of its own: d = mean + size · scale of the sequence · noise.
 The truth of every metric is an integral over two independent parts, taken on a grid.
 """
 
@@ -28,19 +29,22 @@ GAP_RMS, GAP_MEAN, FLOOR_RMS = 0.03, -0.01, 0.02
 @dataclass(frozen=True, slots=True)
 class Setting:
     """rho: correlation of d inside a sequence. heavy: the sequence effect has the tail too (else it
-    is normal, and the tail is that of the token noise)."""
+    is normal, and the tail is that of the token noise). spread: standard deviation of the log of a
+    sequence's scale, in place of an effect."""
 
     rho: float
-    heavy: bool
+    heavy: bool = False
+    spread: float = 0.0
 
     def effect(self, tail: str) -> str:
         return tail if self.heavy else "normal"
 
 
 SETTINGS = {
-    "weak": Setting(0.02, False),
-    "strong": Setting(0.25, False),
-    "heavy sequences": Setting(0.25, True),
+    "weak": Setting(0.02),
+    "strong": Setting(0.25),
+    "sizes": Setting(0.0, spread=0.3),
+    "heavy sequences": Setting(0.25, heavy=True),
 }
 
 
@@ -88,7 +92,7 @@ def _aligned(
 ) -> Aligned:
     effect = np.repeat(draw(setting.effect(tail), rng, len(lengths)), lengths)
     noise = draw(tail, rng, len(effect))
-    d = _d(mean, rms, setting.rho, effect, noise)
+    d = _d(mean, rms, setting, effect, noise)
     infer = -rng.exponential(0.7, len(d))
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     return Aligned(
@@ -99,8 +103,12 @@ def _aligned(
     )
 
 
-def _d(mean: float, rms: float, rho: float, effect: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    size = math.sqrt(rms**2 - mean**2)
+def _d(
+    mean: float, rms: float, setting: Setting, effect: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    size, rho = math.sqrt(rms**2 - mean**2), setting.rho
+    if setting.spread:  # a scale of mean square 1
+        return mean + size * np.exp(setting.spread * effect - setting.spread**2) * noise
     return mean + size * (math.sqrt(rho) * effect + math.sqrt(1 - rho) * noise)
 
 
@@ -116,9 +124,8 @@ def _moments(mean: float, rms: float, tail: str, setting: Setting, points: int) 
     z = np.linspace(-9, 9, points)
     weight = np.exp(-(z**2) / 2)
     weight /= weight.sum()
-    d = _d(
-        mean, rms, setting.rho, standard(setting.effect(tail), z)[:, None], standard(tail, z)[None]
-    )
+    effect, noise = standard(setting.effect(tail), z)[:, None], standard(tail, z)[None]
+    d = _d(mean, rms, setting, effect, noise)
     columns = {
         "k1": -d,
         "k2": d**2 / 2,

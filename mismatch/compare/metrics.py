@@ -9,7 +9,7 @@ the monotone map from that statistic to the metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -223,21 +223,24 @@ def measure(
     *,
     seed: int = 0,
     resamples: int = 2000,
+    keys: Collection[str] = METRICS.keys(),
 ) -> Measured:
     """All metrics of a pair, those of its floors, and the excess of the one over the other.
 
     floors: name -> side -> comparisons of capture 1 with another capture of the same condition;
-    several are pooled. Equal input and seed give equal numbers. notes: what overflowed, and the
-    tokens that a floor lost.
+    several are pooled. keys: which metrics; a number does not depend on what else is asked (the
+    study of coverage asks for few). Equal input and seed give equal numbers. notes: what
+    overflowed, and the tokens that a floor lost.
     """
     notes: list[str] = []
     given = {(n, s): floors[n][s] for n in FLOORS for s in SIDES if floors.get(n, {}).get(s)}
     rows = _rows([gap, *(one for several in given.values() for one in several)])
     tokens, nan, inf = _finite([gap], rows)
-    parts = {"gap": _observe(tokens, METRICS)}
+    parts = {"gap": _observe(tokens, keys)}
+    of_floor = [key for key in token_keys() if key in keys]
     for (name, side), several in given.items():
         kept, *lost = _finite(several, rows)
-        parts[f"floor.{name}.{side}"] = replace(_observe(kept, token_keys()), lost=sum(lost))
+        parts[f"floor.{name}.{side}"] = replace(_observe(kept, of_floor), lost=sum(lost))
         if any(lost):
             notes.append(f"floor.{name}.{side}: {sum(lost)} tokens are NaN or infinite: no excess")
     found = _estimates(parts, seed, resamples, notes)

@@ -385,6 +385,17 @@ def test_equal_input_and_seed_give_equal_numbers() -> None:
     assert other.metrics["k3"]["value"] == measure(gap, floors, seed=3).metrics["k3"]["value"]
 
 
+def test_asking_for_few_metrics_changes_no_number() -> None:
+    """What the study of coverage measures is what a report shows."""
+    rng = np.random.default_rng(9)
+    gap, one, other = (of_d(rng.normal(0, 0.03, 90), [9] * 10) for _ in range(3))
+    floors = {"batch": {"train": [one], "infer": [other]}}
+    whole = measure(gap, floors, resamples=60)
+    few = measure(gap, floors, resamples=60, keys=("k2", "k3"))
+    assert few.metrics == {key: whole.metrics[key] for key in ("k2", "k3")}
+    assert few.excess == whole.excess
+
+
 def test_floors_do_not_touch_the_gap_and_their_order_is_nothing() -> None:
     """The gap's bounds are the same with no floor, with any, and in any order of them."""
     a, b, c, d = ([noisy(seed)] for seed in (14, 15, 16, 17))
