@@ -145,7 +145,7 @@ def called(words: list[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.usefixtures("no_engine")
-@inputs(150)
+@inputs(100)
 @given(words=st.one_of(command_lines(), spoilt(), st.lists(VALUE, max_size=4)))
 @example(words=["report", "\udcff", "--json"])
 @example(words=["gate", "run", "--max", "\x1b[31m=1"])

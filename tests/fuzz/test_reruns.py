@@ -48,7 +48,7 @@ def harms(draw: st.DrawFn) -> tuple[str, list[Damage]]:
     return verb, draw(folders.damages(BASE[verb]))
 
 
-@inputs(60, share=0.5)
+@inputs(40, share=0.5)
 @given(harm=st.deferred(harms))
 @example(harm=("study", [Damage("link", "failed", "folder/failed")]))
 @example(harm=("study", [Damage("link", ".work", "folder/.work")]))

@@ -86,7 +86,7 @@ VERBS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@inputs(80)
+@inputs(60)
 @example(verb="compare", harm=[Damage("write and seal", PROVENANCE, b"{}")])
 @example(verb="compare", harm=[Damage("link", f"comparisons/{folders.PAIR.id}", "..")])
 @example(verb="failures", harm=[Damage("write", "failed/sglang/decode-1/error.json", b"[]")])
