@@ -207,7 +207,9 @@ def choose_paths(
     """The asked paths, each known and once; by default all that the ids and the engine allow."""
     if paths is None:
         known = INFER_PATHS[1:] if with_corpus else INFER_PATHS
-        return tuple(p for p in known if p not in find(infer.engine).on_request)
+        offered = find(infer.engine).default_paths
+        # An engine with none of them stands on the wrong side, which is said later.
+        return tuple(p for p in known if p in offered) or known
     for path in paths:
         if path not in INFER_PATHS:
             hint = suggest(path, INFER_PATHS)
