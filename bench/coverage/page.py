@@ -23,8 +23,8 @@ WHAT = {
     "the tail. What is promised is promised here.",
     "weak": "d correlates 0.02 inside a sequence. Real pairs (a small Llama, hf against vllm in "
     "bf16, fp16 and fp32) show a correlation of 0.00.",
-    "sizes": "No bias: a sequence has a scale of its own for its token noise, lognormal of 0.3. The "
-    "same real pairs have such sizes, with about half of the design effect.",
+    "sizes": "No bias: a sequence has a scale of its own for its token noise, lognormal of 0.3. "
+    "The same real pairs have such sizes, with about half of the design effect.",
     "heavy sequences": "d correlates 0.25, and the sequence effect has the tail as well: a few "
     "sequences are biased unlike all others, and d² takes the tail to its square. No bootstrap can "
     "know of a sequence that it did not see.",
@@ -66,9 +66,16 @@ def misses(found: Found, key: str, unmarked: bool = False) -> tuple[int, int, in
 
 
 def fails(found: Found, key: str) -> bool:
-    """Whether the interval fails in this cell, all trials counted."""
+    """Whether the interval fails in this cell, all trials counted, by more than chance explains."""
     n, above, below = misses(found, key)
-    return 1 - (above + below) / n < LEAST_COVERAGE or max(above, below) / n > MOST_MISSES
+    return _over((above + below) / n, 1 - LEAST_COVERAGE, n) or _over(
+        max(above, below) / n, MOST_MISSES, n
+    )
+
+
+def _over(p: float, limit: float, n: int) -> bool:
+    """Above the limit by more than one Monte-Carlo standard error."""
+    return p - math.sqrt(p * (1 - p) / n) > limit
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -89,7 +96,9 @@ def _prose(text: str) -> str:
 
 
 def _head() -> str:
-    return "# Do the intervals hold?\n\n" + _prose(f"""
+    return (
+        "# Do the intervals hold?\n\n"
+        + _prose(f"""
 `make coverage` makes this page and `cells/`. {TRIALS:,} trials a cell; each draws a gap and the
 batch floors of both sides with known truth, and gives them to the program's own `measure` and
 `gate`. d = mean + size (√rho · sequence effect + √(1 - rho) · token noise). The gap has rms
@@ -100,7 +109,8 @@ freedom, lognormal of scale {draws.LOGNORMAL_SCALE} (skewed to the right). t5 an
 at their 1e-9 quantiles: an uncut one has no mean of exp(d), so no k3.
 
 The truth is closed for k1 and k2, and with a normal bias and a normal tail for k3 and mean |d|;
-elsewhere it is a numerical integral, of which half of the points change no value by more than 1e-6 of itself. Every
+elsewhere it is a numerical integral, of which half of the points change no value by 1e-6 of itself.
+Every
 trial has its own seed, for what it draws and for its 2,000 resamples. ± is one Monte-Carlo standard
 error.
 
@@ -108,7 +118,8 @@ error.
 *gate pass*, *gate fail*: `--max` with its limit exactly at the truth. Either is an error there, and
 0.025 would be exact. *marked*: `interval not trusted`, which the gate neither passes nor fails.
 **Bold**: the interval fails in this cell: it covers less than {LEAST_COVERAGE:g}, or misses more
-than {MOST_MISSES:g} on one side. Fewer than 8 sequences have no interval at all.""")
+than {MOST_MISSES:g} on one side, by more than its ±. Fewer than 8 sequences have no interval at all.""")
+    )
 
 
 def _promise(grid: Sequence[Found]) -> str:
