@@ -96,9 +96,7 @@ def _prose(text: str) -> str:
 
 
 def _head() -> str:
-    return (
-        "# Do the intervals hold?\n\n"
-        + _prose(f"""
+    return "# Do the intervals hold?\n\n" + _prose(f"""
 `make coverage` makes this page and `cells/`. {TRIALS:,} trials a cell; each draws a gap and the
 batch floors of both sides with known truth, and gives them to the program's own `measure` and
 `gate`. d = mean + size (√rho · sequence effect + √(1 - rho) · token noise). The gap has rms
@@ -118,8 +116,8 @@ error.
 *gate pass*, *gate fail*: `--max` with its limit exactly at the truth. Either is an error there, and
 0.025 would be exact. *marked*: `interval not trusted`, which the gate neither passes nor fails.
 **Bold**: the interval fails in this cell: it covers less than {LEAST_COVERAGE:g}, or misses more
-than {MOST_MISSES:g} on one side, by more than its ±. Fewer than 8 sequences have no interval at all.""")
-    )
+than {MOST_MISSES:g} on one side, by more than its ±. Fewer than 8 sequences have no interval at
+all.""")
 
 
 def _promise(grid: Sequence[Found]) -> str:

@@ -72,9 +72,7 @@ def test_a_limit_at_the_truth_errs_where_the_interval_misses(key: str, easy: Cou
 
 
 def test_the_page_says_which_cells_fail() -> None:
-    """Coverage below 0.92 fails, and so does more than 5% on one side alone; 0.053 ±0.007 is not told
-    from 0.05.
-    """
+    """Coverage below 0.92 fails, and more than 5% on one side; 0.053 ±0.007 is not told from it."""
     cell = {"setting": "strong", "tail": "t5", "sequences": 50, "trials": 1000}
     for above, below, fails in ((20, 30, False), (0, 53, False), (0, 60, True), (48, 48, True)):
         counts = {"k3 above": above, "k3 below": below}
