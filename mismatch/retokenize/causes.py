@@ -38,19 +38,34 @@ def causes(
     spans: Sequence[Span], old: Text, new: Text, runs: Sequence[Run], inserted: Sequence[bool]
 ) -> list[str]:
     """One of CAUSES for each span. inserted: of new ids, those trained on and never sampled."""
+    same = _of_same_text(spans, old, new)
     return [
-        _of_text(span, old, new)
+        ("bpe" if k in same else None)
+        or _of_half(span, old)
         or _of_run(span, spans, old, new, _run_of(span, runs), any(inserted[span.c : span.d]))
-        for span in spans
+        for k, span in enumerate(spans)
     ]
 
 
-def _of_text(span: Span, old: Text, new: Text) -> str | None:
-    """What the two texts alone tell."""
-    before, after = old.of(span.a, span.b), new.of(span.c, span.d)
-    if before == after and before:
-        return "bpe"
-    return "not_text" if "\ufffd" in before else None
+#: Neighbouring spans whose texts are put together: `"} }}` cut as `" }} }` is two spans of two texts,
+#: since the matcher finds a `}}` on both sides.
+NEIGHBOURS = 4
+
+
+def _of_same_text(spans: Sequence[Span], old: Text, new: Text) -> set[int]:
+    """Numbers of the spans that by themselves, or with neighbours, have the text they had."""
+    found: set[int] = set()
+    for first, span in enumerate(spans):
+        for last in range(first, min(first + NEIGHBOURS, len(spans))):
+            before = old.of(span.a, spans[last].b)
+            if before and before == new.of(span.c, spans[last].d):
+                found.update(range(first, last + 1))
+                break
+    return found
+
+
+def _of_half(span: Span, old: Text) -> str | None:
+    return "not_text" if "\ufffd" in old.of(span.a, span.b) else None
 
 
 def _run_of(span: Span, runs: Sequence[Run]) -> Run | None:

@@ -12,6 +12,7 @@ END = 0
 #: Id -> text. Longer pieces first: the tokenizer takes the longest that fits.
 PIECES = ["<end>", "<tool_call>", "</tool_call>", "<think>", "</think>", "user:", "bot:",
           '{"name": ', '"arguments": ', ", ", ": ", "hello", "he", "llo", "\ufffd",
+          '"}', "}}",
           *(chr(c) for c in range(32, 127)), "\n"]  # fmt: skip
 
 

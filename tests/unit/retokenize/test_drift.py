@@ -71,6 +71,15 @@ def test_other_tokens_of_the_same_text_are_bpe() -> None:
         assert found.ids.tolist() == ids_of("bot:", "hello", "<end>") and found.lost == (2,)
 
 
+def test_spans_that_are_one_text_together_are_bpe() -> None:
+    """`"} }}` against `" }} }`: the matcher pairs the braces, and leaves two spans of two texts."""
+    ids = [PIECES.index(p) for p in ('"}', "}}", "<end>")]
+    new = [PIECES.index(p) for p in ('"', "}}", "}", "<end>")]
+    row = Rollout(np.array(ids, np.int32), np.ones(3, bool), None, None, "")
+    found = drift.by_template(row, _read(row), answer(new), SPECIAL)
+    assert found.causes == ("bpe", "bpe")
+
+
 def test_what_stands_around_the_runs_stays_in_the_text_road() -> None:
     """Only sampled ids are encoded anew: a prompt that is no canonical text is not our affair."""
     ids = ids_of("he", "llo", "bot:", "he", "llo", "user:", "he", "llo")
