@@ -47,8 +47,8 @@ def causes(
     ]
 
 
-#: Neighbouring spans whose texts are put together: `"} }}` cut as `" }} }` is two spans of two texts,
-#: since the matcher finds a `}}` on both sides.
+#: Neighbouring spans whose texts are put together: `"} }}` cut as `" }} }` is two spans of two
+#: texts, since the matcher finds a `}}` on both sides.
 NEIGHBOURS = 4
 
 
