@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def read_prompts(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
         raise MismatchError(
             "usage", what=f"A limit of {limit} prompts selects nothing.", todo="Give 1 or more."
         )
-    return [_prompt(Place(path, n), row) for n, row in islice(jsonl.rows(path), limit)]
+    first = None if limit is None else min(limit, sys.maxsize)  # islice takes no more
+    return [_prompt(Place(path, n), row) for n, row in islice(jsonl.rows(path), first)]
 
 
 def _prompt(place: Place, row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.unit.conftest import forbid_processes_and_network
 
 __all__ = ["forbid_processes_and_network"]
 
-_environment = functools.cache(html._environment)
+_environment = functools.cache(html.environment)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +28,7 @@ def cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for slow in (*slow_ones, distribution.measure_distribution):
             patch.setitem(slow.__kwdefaults__, "resamples", 100)
-        patch.setattr(html, "_environment", _environment)
+        patch.setattr(html, "environment", _environment)
         yield
 
 

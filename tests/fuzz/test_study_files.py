@@ -105,6 +105,7 @@ def test_the_studies_that_are_damaged_are_whole(bigram: Path) -> None:
 @given(data=FILES)
 @example(data=b"a = " + b"[" * 4000)
 @example(data=written(DRAWN | {"samples": 10**12}))
+@example(data=written(DRAWN | {"limit": 2**63}))
 @example(data=written(STUDY | {"train": {"engine": "toy"} | HUGE}))
 @example(data=b'model = "ckpt"\nseed = ' + b"9" * 5000)
 def test_any_study_is_planned_or_refused_in_words(data: bytes, bigram: Path, shown: Any) -> None:
