@@ -10,7 +10,7 @@ import pytest
 
 from mismatch.capture import environment, launch, run
 from mismatch.compare import attribute, distribution, metrics
-from mismatch.report import html
+from mismatch.report import html, retokenize
 from tests.fuzz.fence import TRIED
 from tests.unit.conftest import forbid_processes_and_network
 
@@ -28,7 +28,8 @@ def cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for slow in (*slow_ones, distribution.measure_distribution):
             patch.setitem(slow.__kwdefaults__, "resamples", 100)
-        patch.setattr(html, "environment", _environment)
+        for page in (html, retokenize):
+            patch.setattr(page, "environment", _environment)
         yield
 
 

@@ -21,10 +21,11 @@ from rich.console import Console
 
 from mismatch import report, screen, store
 from mismatch.errors import MismatchError
-from mismatch.report import tables
+from mismatch.report import retokenize, tables
 from tests.fuzz.fence import TRIED, controls, inputs, place, untouched
 from tests.fuzz.garbage import HOSTILE, TEXT
 from tests.unit.report import runs
+from tests.unit.report.test_retokenize import _found
 
 TEXTS = [h for h in HOSTILE if "\ud800" not in h and len(h) < 1000]
 
@@ -151,6 +152,18 @@ def _structure(tokens: list[Any]) -> Counter[str]:
     for free in ("text", "html_inline", "code_inline", "softbreak", "inline"):
         del inner[free]
     return kinds + inner
+
+
+@inputs(60)
+@given(text=HOSTILE_TEXT)
+@example(text="www.x.example")
+@example(text="</script><script>alert(1)</script>")
+def test_text_stays_text_in_a_report_of_retokenisation(text: str) -> None:
+    """As above, of token texts, group names and a tokenizer's name."""
+    TRIED["texts in a report of retokenisation"] += 1
+    made = [(retokenize.html(f), retokenize.markdown(f)) for f in (_found(text), _found("word"))]
+    _check_page(made[0][0], made[1][0])
+    _check_markdown(made[0][1], made[1][1])
 
 
 @inputs(100)
