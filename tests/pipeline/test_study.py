@@ -28,8 +28,8 @@ max_tokens = 10
 floor = "none"
 [train]
 engine = "toy"
-dtype = ["fp16", "fp32"]
-noise = [0.01, 0.02, 0.05]
+dtype = ["fp16", "fp64"]
+noise = [0.005, 0.008, 0.01]
 [infer]
 engine = "toy"
 batch = [1, 2, 3, 4, 5, 6]
@@ -88,7 +88,7 @@ def test_a_study_grows_and_never_takes_another_condition_for_its_own(
     """A condition that is added is all that is taken; one that keeps its id and changes its options
     is refused, by plan as by run, and nothing is lost."""
     text = (
-        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.01, 0.02, 0.05]", "0.01")
+        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.005, 0.008, 0.01]", "0.01")
     )
     more = '[[condition]]\nside = "train"\nid = "hot"\nspec = "toy:temperature=2"\n'
     study.write_text(text)
@@ -115,7 +115,7 @@ def test_a_failed_cell_that_is_dropped_from_the_study_is_forgotten(
 ) -> None:
     """Its failure spoils the exit code of the study that names it, and of no later one."""
     text = (
-        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.01, 0.02, 0.05]", "0.01")
+        study.read_text().replace("[1, 2, 3, 4, 5, 6]", "[1]").replace("[0.005, 0.008, 0.01]", "0.01")
     )
     breaks = '[[condition]]\nside = "train"\nid = "breaks"\nspec = "python:file=bad.py,object=X"\n'
     (tmp_path / "bad.py").write_text("X = 1\n")
