@@ -253,13 +253,15 @@ def _read_corpus(path: Path, limit: int | None) -> Ids:
 
 def _check_side(cell: Cell) -> None:
     engine = find(cell.condition.engine)
+    own = [p for p in INFER_PATHS if p in engine.paths and cell.side == "infer"]
     for path in cell.paths:
         if path not in engine.paths:
             raise MismatchError(
-                "wrong-side",
+                "no-path" if own else "wrong-side",
                 engine=engine.name,
                 side=cell.side,
                 path=path,
+                own=" and ".join(own),
                 known=", ".join(n for n, e in ENGINES.items() if path in e.paths),
             )
 

@@ -67,6 +67,7 @@ def test_bad_corpora(
         ({"--train": "toy:dtype=fp23"}, "Did you mean 'fp32'?"),
         ({"--train": "toy:noise=-1"}, "a number >= 0"),
         ({"--infer": "hf"}, "cannot be the infer side"),
+        ({"--infer": "sglang:url=http://127.0.0.1:1", "--paths": "decode"}, "rollout and prefill"),
         ({"--paths": "decod"}, "Did you mean 'decode'?"),
         ({"--paths": "rollout"}, "has none"),
         ({"--floor": "btach"}, "batch|none"),
