@@ -57,7 +57,7 @@ ERRORS: dict[str, Entry] = {
         "Engine {engine} cannot be the {side} side: it has no path {path}.",
         "Engines that can: {known}.",
     ),
-    "no-path": Entry(
+    "path-not-taken": Entry(
         BAD_INPUT,
         "Engine {engine} has no path {path}.",
         "It has {own}, and takes them all where no path is named. Engines with {path}: {known}.",

@@ -257,7 +257,7 @@ def _check_side(cell: Cell) -> None:
     for path in cell.paths:
         if path not in engine.paths:
             raise MismatchError(
-                "no-path" if own else "wrong-side",
+                "path-not-taken" if own else "wrong-side",
                 engine=engine.name,
                 side=cell.side,
                 path=path,
