@@ -3,7 +3,9 @@
     python material.py policy  BFCL MODEL OUT        answers to train on      -> OUT/policy.jsonl
     python material.py prompts BFCL MODEL OUT        first turns              -> OUT/prompts-1.jsonl
     python material.py second  CORPUS MODEL OUT      their second turns       -> OUT/prompts-2.jsonl
-    python material.py collect CORPUS_1 CORPUS_2 MODEL OUT   with a tool call -> OUT/rollouts.jsonl
+    python material.py again   MODEL OUT             the first AGAIN prompts  -> OUT/prompts-3.jsonl
+    python material.py collect CORPUS_1 CORPUS_2 CORPUS_3 MODEL OUT
+                                                     what has a tool call     -> OUT/rollouts.jsonl
 
 BFCL is the data folder of the package bfcl-eval (Apache-2.0), whose code is never imported; CORPUS
 the corpus folder of a capture. Entries of even number are for training, those of odd number are
@@ -254,11 +256,22 @@ def second(corpus: Path, model: Path, out: Path) -> None:
     _write(out / "prompts-2.jsonl", ids)
 
 
-def collect(first: Path, later: Path, model: Path, out: Path) -> None:
+#: Prompts that are drawn from twice, as in a group of rollouts.
+AGAIN = 64
+
+
+def again(model: Path, out: Path) -> None:
+    """A second rollout of the first prompts."""
+    _write(out / "prompts-3.jsonl", _read(out / "prompts-1.jsonl")[:AGAIN])
+
+
+def collect(first: Path, later: Path, third: Path, model: Path, out: Path) -> None:
     """Rollouts in which a call parses: a conversation of two turns takes its first turn's place."""
     about, rows = _read(out / "about-1.jsonl"), sampled(first)
     more, longer = _read(out / "about-2.jsonl"), sampled(later)
-    texts, replaced = _turn_texts(model, rows), {row["first"] for row in more}
+    replaced = {row["first"] for row in more}
+    about, rows = about + about[:AGAIN], rows + sampled(third)
+    texts = _turn_texts(model, rows)
     kept = [
         _row(ids, mask, row)
         for number, ((ids, mask), row, text) in enumerate(zip(rows, about, texts, strict=True))
@@ -284,7 +297,7 @@ def _row(ids: list[int], mask: list[int], about: Entry) -> Entry:
     return {**row, "tools": about["tools"], "id": about["id"], "group": about["group"]}
 
 
-VERBS = {"policy": policy, "prompts": prompts, "second": second, "collect": collect}
+VERBS = {"policy": policy, "prompts": prompts, "second": second, "again": again, "collect": collect}
 
 if __name__ == "__main__":
     VERBS[sys.argv[1]](*map(Path, sys.argv[2:]))

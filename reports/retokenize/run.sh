@@ -27,7 +27,8 @@ engine=$("$probe" engines build hf 2>/dev/null)
 "$engine" "$here/make_policy.py" "$base" "$out/policy.jsonl" "$out/policy"
 model=$out/policy
 
-# 3. First turns, then the second turns of the conversations whose first turn called a function.
+# 3. First turns, then the second turns of the conversations whose first turn called a function,
+#    then a second rollout of some prompts.
 draw() {
     printf 'model = "%s"\nprompts = "prompts-%s.jsonl"\nmax_tokens = 96\nseed = %s\n' \
         "$model" "$1" "$1" > "$out/draw-$1.toml"
@@ -42,7 +43,9 @@ corpus() { dirname "$(ls -d "$out/draw-$1"/corpus/*/MANIFEST.json)"; }
 draw 1
 [ -f "$out/prompts-2.jsonl" ] || "$python" "$here/material.py" second "$(corpus 1)" "$model" "$out"
 draw 2
-"$python" "$here/material.py" collect "$(corpus 1)" "$(corpus 2)" "$model" "$out"
+"$python" "$here/material.py" again "$model" "$out"
+draw 3
+"$python" "$here/material.py" collect "$(corpus 1)" "$(corpus 2)" "$(corpus 3)" "$model" "$out"
 
 # 4. Both roads, and what both engines make of what comes back.
 "$probe" retokenize --model "$model" --rollouts "$out/rollouts.jsonl" \
