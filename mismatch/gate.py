@@ -301,7 +301,7 @@ def _untrusted(pair: Pair, rule: Rule, estimate: Estimate) -> Ruling | None:
     """An interval that compare marked.
 
     It neither passes nor fails. Where the truth is known such intervals lie wholly below it in 5 to
-    11% of samples (reports/coverage), which a pass would turn into a gap let through. They seldom
+    12% of samples (reports/coverage), which a pass would turn into a gap let through. They seldom
     lie above it; yet a fail says that the gap is known to be over the limit, and an interval that
     is known to be wrong on one side is no ground for that either.
     """

@@ -180,8 +180,24 @@ marked as neither. The skewness of the metric's own sums would be the worst thin
     more = _prose("""
 (Means over the cells and metrics of a setting; a metric in a cell is one.) With heavy sequences the
 rule catches a part: a sample without the heavy ones looks like any other. Who has reason to expect
-such sequences should take the miss rates from the tables of heavy sequences.""")
-    return f"## The rule\n\n{said}\n\n{_table(head, rows)}\n\n{more}"
+such sequences should take the miss rates from the tables of heavy sequences. The cells that fail
+and are marked in less than half of the trials, with the gate's pass at the truth:""")
+    return f"## The rule\n\n{said}\n\n{_table(head, rows)}\n\n{more}\n\n{_missed(grid)}"
+
+
+def _missed(grid: Sequence[Found]) -> str:
+    found = [(f, key) for f in grid for key in KEYS if fails(f, key) and _marked(f, key) < 0.5]
+    rows = [
+        [
+            f["cell"]["setting"],
+            *_where(f),
+            f"`{key}`",
+            f"{_marked(f, key):.0%}",
+            share(f["counts"].get(f"{key} pass", 0), f["cell"]["trials"]),
+        ]
+        for f, key in found
+    ]
+    return _table(("setting", "tail", "sequences", "metric", "marked", "gate pass"), rows)
 
 
 def _caught(grid: Sequence[Found], name: str) -> list[str]:
