@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -113,9 +114,11 @@ def _write_and_seal(path: Path, by: Any, outside: Path) -> None:
     _write(path, by, outside)
     manifest = path.parent / store.MANIFEST
     if path.is_file() and manifest.is_file() and path != manifest:
-        said = json.loads(manifest.read_text())
-        said["files"][path.name] = store.sha256(path)
-        manifest.write_text(json.dumps(said))
+        # It may have been damaged before.
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            said = json.loads(manifest.read_text())
+            said["files"][path.name] = store.sha256(path)
+            manifest.write_text(json.dumps(said))
 
 
 def _link(path: Path, by: Any, outside: Path) -> None:

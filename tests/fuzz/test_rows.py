@@ -170,7 +170,7 @@ def test_garbage_never_passes_the_gate(dump: tuple[str, bytes]) -> None:
             return
         store.dump_json(check(root / "out"))
         verdict = api.gate(root / "out", **LAX)["verdict"]
-    assert verdict in ("pass", "no_evidence")
+    assert verdict != "fail"
     if verdict == "pass":
         scored = [values for values in _scored(data) if values]
         assert len(scored) >= 8 and all(_finite(v) for values in scored for v in values)

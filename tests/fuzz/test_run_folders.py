@@ -54,7 +54,7 @@ DAMAGES = st.deferred(lambda: folders.damages(BASE["whole"]))
 EVIDENCE = [f"traces/{t}/{f}" for t in folders.TRACES for f in ("tokens.parquet", store.MANIFEST)]
 #: The tokens that are compared, whatever became of the floors.
 ENDS = [f"traces/{t}/tokens.parquet" for t in (folders.PAIR.left, folders.PAIR.right)]
-EVIDENCE += [f"comparisons/{folders.PAIR.id}/comparison.json"]
+NUMBERS = f"comparisons/{folders.PAIR.id}/comparison.json"
 
 
 @inputs(150)
@@ -75,6 +75,7 @@ def test_a_changed_folder_is_refused_or_judged_as_before(harm: list[Damage], who
             return
         for name in EVIDENCE:
             assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+        assert store.read_json(out / NUMBERS) == store.read_json(whole / NUMBERS)
 
 
 VERBS: dict[str, Callable[[Path], Any]] = {
