@@ -32,6 +32,11 @@ class Tokens:
     scored: np.ndarray
     beside: dict[str, np.ndarray]
 
+    def each(self, column: np.ndarray) -> list[np.ndarray]:
+        """A column sequence by sequence."""
+        starts = np.flatnonzero(np.diff(self.sequence, prepend=-1))
+        return np.split(column, starts[1:])
+
 
 def read_tokens(folder: Path) -> Tokens:
     """A verified trace's tokens."""
@@ -93,14 +98,9 @@ def _same_ids(left: Tokens, right: Tokens) -> None:
 
 def _by_sequence(tokens: Tokens) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """sequence -> its ids and which of them are scored."""
-    starts = np.flatnonzero(np.diff(tokens.sequence, prepend=-1))
-    parts = zip(
-        tokens.sequence[starts].tolist(),
-        np.split(tokens.token_id, starts[1:]),
-        np.split(tokens.scored, starts[1:]),
-        strict=True,
-    )
-    return {sequence: (ids, scored) for sequence, ids, scored in parts}
+    columns = (tokens.sequence, tokens.token_id, tokens.scored)
+    parts = zip(*(tokens.each(column) for column in columns), strict=True)
+    return {int(at[0]): (ids, scored) for at, ids, scored in parts if len(at)}
 
 
 def _same(left: Tokens, right: Tokens, what: str, a: np.ndarray, b: np.ndarray) -> None:

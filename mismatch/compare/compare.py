@@ -95,10 +95,9 @@ def _evidence(
             _sides(spec), (gap.lp_train, gap.lp_infer), provenances, tops, (one, other), strict=True
         )
     )
-    edges = np.flatnonzero(np.diff(one.sequence, prepend=-1))
     return Evidence(
         left, right, gap.sequence, gap.position, one.token_id[one.scored],
-        tuple(np.split(one.token_id, edges[1:])), element["sampled_by"], element["metrics"],
+        tuple(one.each(one.token_id)), element["sampled_by"], element["metrics"],
     )  # fmt: skip
 
 

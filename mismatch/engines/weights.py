@@ -33,19 +33,21 @@ def digests(tensors: Iterable[tuple[str, Any]]) -> dict[str, dict[str, str]]:
     for name, tensor in tensors:
         own = dtypes.setdefault(name, short(tensor.dtype))
         kept = hashes.setdefault(name, {d: hashlib.sha256() for d in (own, *ROUNDED.get(own, ()))})
+        # No zero negative: reading a weight by a product loses that sign.
+        plain = (tensor.detach() + 0).cpu()
         for dtype, digest in kept.items():
-            digest.update(_bytes(tensor, DTYPES.get(dtype, tensor.dtype)))
+            digest.update(_bytes(plain.to(DTYPES.get(dtype, plain.dtype))))
     return {
         name: {"dtype": dtypes[name], **{d: h.hexdigest()[:16] for d, h in kept.items()}}
         for name, kept in hashes.items()
     }
 
 
-def _bytes(tensor: Any, dtype: Any) -> memoryview:
-    """Row-major, and no zero negative: reading a weight by a product loses that sign."""
-    plain = (tensor.detach() + 0).to(dtype).contiguous().cpu()
-    bits: memoryview = plain.view(_BITS[plain.element_size()]).numpy().reshape(-1).data
-    return bits
+def _bytes(tensor: Any) -> memoryview:
+    """Row-major."""
+    bits = tensor.contiguous().view(_BITS[tensor.element_size()]).numpy()
+    found: memoryview = bits.reshape(-1).data
+    return found
 
 
 # ---------------------------------------------------------------- as vllm and sglang hold them

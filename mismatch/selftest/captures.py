@@ -93,11 +93,14 @@ class Setup:
 
     def not_run(self) -> list[tuple[Fault, str]]:
         """The others, and why not."""
-        why = {id(HF): "needs hf on the train side", id(VLLM): "needs hf and vllm in process"}
-        if self.quick:
-            why = dict.fromkeys(why, "left out by --quick")
-        damages = self.damages()
-        return [(f, why[id(t)]) for t in (HF, VLLM) for f in t if f not in damages]
+        needs = [(HF, "needs hf on the train side"), (VLLM, "needs hf and vllm in process")]
+        run = self.damages()
+        return [
+            (fault, "left out by --quick" if self.quick else why)
+            for table, why in needs
+            for fault in table
+            if fault not in run
+        ]
 
 
 def spec_with(clean: str, adds: str) -> str:
@@ -224,21 +227,28 @@ def exhibit(out: Path, left: str, right: str, blind: bool = False) -> Exhibit:
 def _side(out: Path, name: str, blind: bool) -> tuple[Rows, Mapping[str, Any]]:
     """Values at every position and padding, and the provenance that they are shown with."""
     if name == "clean-infer":
-        _, values, about = read_values(out / "rollout", "clean-infer/rollout-1")
+        _, values, about = read_values(*_clean(out, trains=False))
         blank = np.full(PAD, np.nan, np.float32)
         return tuple(np.append(row, blank) for row in values), about
     if name == "clean-train":
-        return read_values(out / "clean", "clean-train/score-1")[1:]
+        return read_values(*_clean(out, trains=True))[1:]
     trains = store.is_sealed(store.trace_folder(out / "damage", f"{name}/score-1"))
     _, values, about = read_values(out / "damage", f"{name}/{'score' if trains else 'prefill'}-1")
-    clean = _side(out, "clean-train" if trains else "clean-infer", False)[1]
+    clean = store.read_provenance(store.trace_folder(*_clean(out, trains)))
     shown = {**about, "condition": clean["condition"]}
     return values, {**shown, "facts": clean["facts"]} if blind else shown
 
 
+def _clean(out: Path, trains: bool) -> tuple[Path, str]:
+    """Run folder and trace of a side as it should be."""
+    if trains:
+        return out / "clean", "clean-train/score-1"
+    return out / "rollout", "clean-infer/rollout-1"
+
+
 def drifted_exhibit(out: Path, clean: Exhibit) -> Exhibit:
     """The trainer scored its own prompt, which has a token more than the rollout's."""
-    ids, values, _ = read_values(out / "clean", "clean-train/score-1")
+    ids, values, _ = read_values(*_clean(out, trains=True))
     few, start = clean.only(range(min(DRIFTED, len(clean)))), len(clean)
     left = slice(start, start + len(few))
     cut = few.cut(PAD)

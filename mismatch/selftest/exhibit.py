@@ -65,8 +65,7 @@ def read_values(root: Path, trace: str) -> tuple[Rows, Rows, dict[str, Any]]:
     folder = store.trace_folder(root, trace)
     tokens = read_tokens(folder)
     values = np.where(tokens.scored, tokens.logprob, np.nan).astype(np.float32)
-    cuts = np.flatnonzero(np.diff(tokens.sequence, prepend=-1))[1:]
-    ids, rows = (tuple(np.split(column, cuts)) for column in (tokens.token_id, values))
+    ids, rows = (tuple(tokens.each(column)) for column in (tokens.token_id, values))
     return ids, rows, store.read_provenance(folder)
 
 

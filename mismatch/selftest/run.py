@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
+from mismatch.report.markdown import escape
 from mismatch.selftest.captures import (
     CLEAN,
     SHOWN,
@@ -139,11 +140,7 @@ def markdown(found: dict[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     rows = [
-        f"| {r['fault']} | {r['must']} | **{r['verdict']}** | {_cell(r['said'])} |"
+        f"| {r['fault']} | {r['must']} | **{r['verdict']}** | {escape(r['said'])} |"
         for r in found["results"]
     ]
     return "\n".join([*head, *rows]) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")

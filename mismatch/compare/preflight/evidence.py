@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mismatch.compare.distribution import Top
+from mismatch.model import split_spec
 
 Row = dict[str, str]
 
@@ -39,6 +40,11 @@ class Side:
     @property
     def observed(self) -> Mapping[str, Any]:
         return self.facts.get("observed") or {}
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The options of its condition; a dump may have none."""
+        return split_spec(str(self.provenance.get("condition", "unknown")))[1]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from mismatch.compare.preflight.evidence import Evidence, Row, Side, failed, passed, unchecked
-from mismatch.model import split_spec
 
 RUNG = "L4 kernels"
 #: Unit roundoff of what the weights, products or the KV cache are kept in.
@@ -53,8 +52,7 @@ def cache(e: Evidence) -> Iterator[Row]:
     """A KV cache of fewer bits than the model that no condition asks for."""
     for side in e.sides:
         kept = str(side.observed.get("kv_cache_dtype", "auto"))
-        asked = split_spec(str(side.provenance.get("condition", "x")))[1]
-        if "8" in kept and "kv_cache_dtype" not in asked:
+        if "8" in kept and "kv_cache_dtype" not in side.asked:
             yield failed(
                 RUNG,
                 "kv_cache",

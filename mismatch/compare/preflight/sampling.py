@@ -10,7 +10,6 @@ from mismatch import wire
 from mismatch.compare.preflight.evidence import Evidence, Row, failed, passed, unchecked
 from mismatch.compare.preflight.scale import divided_by, temperature
 from mismatch.compare.semantics import sampling_check
-from mismatch.model import split_spec
 
 RUNG = "L2 sampling"
 #: Standard errors that a mean must be off: one clean pair in 16 000.
@@ -42,10 +41,10 @@ def leaked(e: Evidence) -> Iterator[Row]:
         if not isinstance(used, dict) or side.provenance.get("path") != "rollout":
             continue
         known = {n: v for n, v in used.items() if n in wire.NEUTRAL and isinstance(v, int | float)}
-        asked = split_spec(str(side.provenance.get("condition", "x")))[1]
-        if asked.get("generation_config") == "auto":
+        if side.asked.get("generation_config") == "auto":
             continue
-        leaks = {n: v for n, v in wire.moved(known).items() if n not in asked and (n, v) != TOP_K}
+        moved = {n: v for n, v in wire.moved(known).items() if (n, v) != TOP_K}
+        leaks = {n: v for n, v in moved.items() if n not in side.asked}
         if leaks:
             words = ", ".join(f"{name}={value:g}" for name, value in leaks.items())
             yield failed(

@@ -84,12 +84,16 @@ class Worker:
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
         self._damage(options.get("damage"))
-        self.distribution = Distribution(options, self.scratch)
-        self.forward = forward.Forward(self.model, options)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is seen from here on belongs to one capture."""
+        self.distribution = Distribution(self.request, self.scratch)
+        self.forward = forward.Forward(self.model, self.request)
         self.forward.mesh = self.ring
 
     def _damage(self, kind: str | None) -> None:
-        """Whole again first; facts are told, and the next capture begins, in this state."""
+        """Whole again first."""
         if self._mend is not None:
             self._mend()
         self._mend = damage.break_model(self.model, kind) if kind else None
@@ -165,7 +169,7 @@ class Worker:
         }
         if self.quantized is not None:
             facts["quantization"] = self.quantized.about()
-        self.configure(self.request)  # what was seen belongs to the capture that ends here
+        self._begin()
         return facts
 
     def _read_weights(self) -> dict[str, Any]:

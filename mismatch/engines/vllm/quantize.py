@@ -29,6 +29,7 @@ from vllm.model_executor.layers.quantization.base_config import (  # type: ignor
 )
 
 from mismatch.engines.vllm.arguments import emulation
+from mismatch.engines.vllm.weights import by_product
 
 BLOCK = 128
 E4M3_MAX, INT8_MAX = 448.0, 127.0
@@ -173,10 +174,9 @@ def _kind(layer: Any) -> str:
 
 
 def live_weight(layer: Any) -> torch.Tensor:
-    """(out, in) the weight that the layer's kernel multiplies with."""
-    size, dtype = layer.input_size_per_partition, layer.weight.dtype
-    identity = torch.eye(size, dtype=dtype, device=layer.weight.device)
-    return layer.quant_method.product(layer, identity).T.contiguous()
+    """(out, in) the weight that the layer's kernel multiplies with, inputs as they are."""
+    size = layer.input_size_per_partition
+    return by_product(layer, layer.quant_method.product, size, layer.weight)
 
 
 def _on_grid(grid: str, part: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ stands in the parameter beside it. It is read by a product with the identity, wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,5 +33,11 @@ def live(layer: Any, parameter: Any) -> torch.Tensor | str:
     if not on_cpu or not isinstance(layer, (LinearBase, ParallelLMHead)):
         return torch.as_tensor(parameter)
     size = getattr(layer, "input_size_per_partition", getattr(layer, "embedding_dim", 0))
-    product: torch.Tensor = layer.quant_method.apply(layer, torch.eye(size, dtype=parameter.dtype))
-    return product.T
+    return by_product(layer, layer.quant_method.apply, size, parameter)
+
+
+def by_product(layer: Any, apply: Callable[..., Any], size: int, parameter: Any) -> torch.Tensor:
+    """(out, size) what `apply`, the layer's product, multiplies with: of the identity."""
+    identity = torch.eye(size, dtype=parameter.dtype, device=parameter.device)
+    product: torch.Tensor = apply(layer, identity)
+    return product.T.contiguous()
