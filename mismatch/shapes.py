@@ -159,6 +159,34 @@ class _Bin(Shape):
     metrics: _Metrics
 
 
+class _Part(Shape):
+    """What a correction touches and leaves, of all sequences or of those of one length."""
+
+    affected: _Estimate
+    ess: _Estimate
+
+
+class _LengthPart(_Part):
+    bin: str
+    tokens: NonNegativeInt
+    sequences: NonNegativeInt
+
+
+class _Correction(_Part):
+    name: str
+    level: Literal["token", "sequence"]
+    rule: str
+    by_length: list[_LengthPart]
+
+
+class _Prefix(Shape):
+    length: NonNegativeInt
+    sequences: NonNegativeInt
+    tokens: NonNegativeInt
+    ess: _Estimate
+    predicted: FiniteFloat | None
+
+
 class _Check(Shape):
     rung: str
     verdict: str
@@ -185,6 +213,8 @@ class Pair(Shape):
     floor: dict[str, dict[Literal["train", "infer"], _Metrics]] | None
     excess: _Metrics | None
     breakdowns: dict[str, list[_Bin]]
+    ess_by_length: list[_Prefix] = []
+    corrections: list[_Correction] = []
     distribution: _Metrics = {}
     emulated: dict[str, str] = {}
     preflight: list[_Check]

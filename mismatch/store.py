@@ -32,7 +32,7 @@ from pydantic import BaseModel
 
 from mismatch.errors import MismatchError
 from mismatch.model import Corpus, given_path
-from mismatch.shapes import CorpusNote, Manifest, Provenance, shaped
+from mismatch.shapes import CorpusNote, Manifest, Provenance, Texts, shaped
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
@@ -179,6 +179,12 @@ def failed_folder(root: Path, trace: str) -> Path:
 def read_provenance(trace: Path, shape: type[Provenance] = Provenance) -> dict[str, Any]:
     """What a trace's folder says of how it was made."""
     return dict(read_json(trace / "provenance.json", shape))
+
+
+def read_texts(corpus: Path) -> dict[str, str] | None:
+    """Token id -> its text, where an engine with a tokenizer laid it beside the corpus."""
+    file = corpus / TEXTS
+    return dict(read_json(file, Texts)) if file.is_file() else None
 
 
 def comparison_folder(root: Path, pair: str) -> Path:

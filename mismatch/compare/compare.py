@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from mismatch import store
+from mismatch.compare import corrections
 from mismatch.compare.align import Tokens, align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
+from mismatch.compare.breakdowns import breakdowns, kinds_of
 from mismatch.compare.distribution import Top, columns, measure_distribution, read_top
-from mismatch.compare.metrics import Aligned, Measured, breakdowns, measure
+from mismatch.compare.metrics import Aligned, Measured, measure
 from mismatch.compare.preflight.evidence import Evidence, Side
 from mismatch.compare.preflight.ladder import climb
 from mismatch.compare.semantics import emulation
@@ -62,7 +64,9 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     left, right = (
         store.read_provenance(store.trace_folder(root, t)) for t in (spec.left, spec.right)
     )
-    element = _element(spec, measured, breakdowns(gap), _sampled_by(root, right))
+    element = _element(spec, measured, _sampled_by(root, right))
+    element["breakdowns"] = _breakdowns(root, spec, traces, gap)
+    element |= corrections.table(gap, measured.metrics, SEED)
     tops = _tops(root, spec, traces)
     found = _distribution(spec, traces, gap, tops)
     if found:
@@ -73,6 +77,16 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     element["preflight"] += climb(_evidence(spec, traces, gap, tops, (left, right), element))
     _write(root, spec, traces, gap, element)
     return element
+
+
+def _breakdowns(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> dict[str, Any]:
+    """With the entropy of the right side, else of the left, and the tokens' types, where there."""
+    left, right = traces[spec.left], traces[spec.right]
+    known = [e for e in (_entropy(right), _entropy(left)) if e is not None]
+    about = store.read_provenance(store.trace_folder(root, spec.left))
+    texts = store.read_texts(store.inside(root, "corpus", about["corpus"]))
+    kinds = None if texts is None else kinds_of(left.token_id[left.scored], texts)
+    return breakdowns(gap, entropy=known[0] if known else None, kinds=kinds, seed=SEED)
 
 
 def _tops(root: Path, spec: PairSpec, traces: Traces) -> list[Top | None]:
@@ -133,10 +147,8 @@ def _floors(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]
     return floors
 
 
-def _element(
-    spec: PairSpec, measured: Measured, breaks: Mapping[str, Any], sampled_by: str
-) -> dict[str, Any]:
-    """One element of summary.json's pairs[]."""
+def _element(spec: PairSpec, measured: Measured, sampled_by: str) -> dict[str, Any]:
+    """One element of summary.json's pairs[], without what is told of its tokens."""
     preflight = [
         {"rung": "numerics", "verdict": "not checked", "evidence": note, "todo": ""}
         for note in measured.notes
@@ -151,7 +163,9 @@ def _element(
         "metrics": dict(measured.metrics),
         "floor": measured.floor,
         "excess": measured.excess,
-        "breakdowns": dict(breaks),
+        "breakdowns": {},
+        "ess_by_length": [],
+        "corrections": [],
         "preflight": preflight,
     }
 
@@ -178,7 +192,7 @@ def _failed(root: Path, spec: PairSpec, missing: list[str]) -> dict[str, Any]:
     reasons = [
         {"rung": "capture", "verdict": "fail", "evidence": why, "todo": _todo(why)} for why in said
     ]
-    element = _element(spec, empty, {}, "unknown")
+    element = _element(spec, empty, "unknown")
     return {**element, "preflight": reasons}
 
 

@@ -65,6 +65,12 @@ def selftest(found: Mapping[str, Any], console: Console) -> None:
         verdict = Text(row["verdict"], style=STYLE.get(row["verdict"], "dim"))
         table.add_row(row["fault"], row["must"], verdict, clean(row["said"]))
     console.print(table)
-    missed = sum(row["verdict"] in ("missed", "raised") for row in found["results"])
-    words = "passed" if found["passed"] else f"FAILED: {missed} of {len(found['results'])} rows"
-    console.print(Text(f"self-test {words}", style="bold"))
+    console.print(Text(f"self-test {outcome(found)}", style="bold"))
+
+
+def outcome(found: Mapping[str, Any]) -> str:
+    """Passed or failed, with the rows that could not be told."""
+    was = [row["verdict"] for row in found["results"]]
+    missed, blind = was.count("missed") + was.count("raised"), was.count("not checked")
+    said = "passed" if found["passed"] else f"FAILED: {missed} of {len(was)} rows"
+    return f"{said}; not checked: {blind}" if blind else said

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mismatch import store
+from mismatch.compare.preflight import weights
 from mismatch.engines import parse_condition
 from mismatch.errors import MismatchError
 from mismatch.selftest.exhibit import Exhibit, Rows, read_values
@@ -28,6 +29,7 @@ from mismatch.verbs.run import capture as capture_cells
 PAD = 8  # tokens of padding behind each row
 LONGEST = 96  # tokens of a rollout
 CLEAN = "clean"
+L0 = weights.RUNG
 #: Sequences that faults are shown on, and those whose prompt has a token more for the trainer.
 SHOWN, DRIFTED = 48, 24
 
@@ -49,7 +51,7 @@ class Damaged:
 
 HF: dict[Fault, Damaged] = {
     Fault("wrong temperature", ("temperature",)): Damaged("train", "temperature=0.7", blind=True),
-    Fault("stale weights (4 optimiser steps)", ("weights",)): Damaged("train", "damage=steps"),
+    Fault("stale weights (4 optimiser steps)", ("weights",), L0): Damaged("train", "damage=steps"),
     Fault("another checkpoint", ("weights",)): Damaged("train", "damage=other"),
     Fault("one layer's log-sum-exp permuted"): Damaged("train", "damage=lse"),
     Fault("rope base off"): Damaged("train", "damage=rope"),
@@ -58,7 +60,7 @@ HF: dict[Fault, Damaged] = {
     ),
 }
 VLLM: dict[Fault, Damaged] = {
-    Fault("stale weights (vllm's packed head after a push)", ("weights",)): Damaged(
+    Fault("stale weights (vllm's packed head after a push)", ("weights",), L0): Damaged(
         "infer", "damage=reload", against="damage=embedding"
     ),
     Fault("KV cache in fp8"): Damaged("infer", "kv_cache_dtype=fp8_e4m3"),

@@ -14,10 +14,15 @@ Damage = Callable[[Exhibit], Exhibit]
 
 @dataclass(frozen=True)
 class Fault:
-    """names: the words of the ladder that name it; empty where it need only be flagged."""
+    """names: the words of the ladder that name it; empty where it need only be flagged.
+
+    rung: the one rung that can see it, for a fault too small for the values: where the ladder says
+    that it could not climb it, the fault was not checked, which is no miss.
+    """
 
     title: str
     names: tuple[str, ...] = ()
+    rung: str = ""
 
 
 def _response(exhibit: Exhibit, change: Callable[[np.ndarray], np.ndarray]) -> Exhibit:

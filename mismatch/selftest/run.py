@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
+from mismatch.report.ladder import outcome
 from mismatch.report.markdown import escape
 from mismatch.selftest.captures import (
     CLEAN,
@@ -29,9 +30,10 @@ TEMPLATE = Fault("template drift (a token more in the prompt)", ("template",))
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table. verdict: named, flagged, missed, not run; quiet or raised (clean).
+    """One row of the table.
 
-    must: what it had to be. said: the rungs' words.
+    verdict: named, flagged, missed, not checked, not run; of clean pairs quiet or raised. must:
+    what it had to be. said: the rungs' words.
     """
 
     fault: str
@@ -109,7 +111,15 @@ def _judged(fault: Fault, make: Callable[[], Exhibit], root: Path) -> Result:
     said = _words(rows) or (f"no evidence: {bad} tokens are not finite" if bad else "nothing")
     flagged = bool(rows) or bad > 0
     verdict = "named" if named else "flagged" if flagged and not fault.names else "missed"
+    if not flagged and (unclimbed := _unclimbed(pair, fault.rung)):
+        verdict, said = "not checked", _words(unclimbed)
     return Result(fault.title, _must(fault), verdict, said)
+
+
+def _unclimbed(pair: dict[str, Any], rung: str) -> list[dict[str, Any]]:
+    """The rung's row where the ladder said that it could not look."""
+    rows = pair["preflight"]
+    return [r for r in rows if r["rung"] == rung and r["verdict"] == "not checked"]
 
 
 def _must(fault: Fault) -> str:
@@ -130,7 +140,7 @@ def _words(rows: list[dict[str, Any]]) -> str:
 def markdown(found: dict[str, Any]) -> str:
     """selftest.md: one row a fault."""
     head = [
-        f"# Self-test: {'passed' if found['passed'] else 'FAILED'}",
+        f"# Self-test: {outcome(found)}",
         "",
         f"`{found['train']}` against `{found['infer']}`, {found['sequences']} sequences that the "
         "infer side drew. Each fault was put into these traces or into a live engine, and the "

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mismatch.capture import environment, launch, run
-from mismatch.compare import attribute, distribution, metrics
+from mismatch.compare import attribute, breakdowns, corrections, distribution, metrics
 from mismatch.report import html, retokenize
 from tests.fuzz.fence import TRIED
 from tests.unit.conftest import forbid_processes_and_network
@@ -24,9 +24,16 @@ def cheap() -> Iterator[None]:
     """Few resamples, and the page's template compiled once: neither is what is fuzzed, and both
     are most of an input's time.
     """
-    slow_ones = (metrics.measure, metrics.breakdowns, attribute.attribute)
+    slow_ones = (
+        metrics.measure,
+        breakdowns.breakdowns,
+        corrections.corrections,
+        corrections.ess_by_length,
+        attribute.attribute,
+        distribution.measure_distribution,
+    )
     with pytest.MonkeyPatch.context() as patch:
-        for slow in (*slow_ones, distribution.measure_distribution):
+        for slow in slow_ones:
             patch.setitem(slow.__kwdefaults__, "resamples", 100)
         for page in (html, retokenize):
             patch.setattr(page, "environment", _environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def test_every_fault_in_values_is_found_in_toy_traces(
 
 
 def test_a_fault_that_is_not_named_is_missed(tmp_path: Path, bigram: Path, probe: Probe) -> None:
-    """A table that cannot fail proves nothing: an undamaged pair under a fault's name is missed."""
+    """A table that cannot fail proves nothing: an undamaged pair under a fault's name is missed,
+    unless the ladder said that it could not climb the one rung that could see it.
+    """
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"token_ids": i}) + "\n" for i in known.sequences(12, 6)))
     probe(
@@ -42,8 +45,13 @@ def test_a_fault_that_is_not_named_is_missed(tmp_path: Path, bigram: Path, probe
         "--max-tokens", 12, "--paths", "rollout", "--floor", "none", "--out", "o",
     )  # fmt: skip
     clean = _exhibit(tmp_path / "o")
-    result = _judged(Fault("nothing was done", ("shift",)), lambda: clean, tmp_path / "shown")
+    root = tmp_path / "shown"
+    result = _judged(Fault("nothing was done", ("shift",)), lambda: clean, root)
     assert result.verdict == "missed" and result.said == "nothing" and not result.good
+    facts = {n: v for n, v in clean.left_about["facts"].items() if n != "weights"}
+    blind = replace(clean, left_about={**clean.left_about, "facts": facts})
+    told = _judged(Fault("too small to see", ("weights",), "L0 weights"), lambda: blind, root)
+    assert told.verdict == "not checked" and "show" in told.said and told.good
     row = {"fault": "x", "must": "named", "verdict": "missed", "said": "a|b<c"}
     found = {"train": "a", "infer": "b", "sequences": 1, "passed": False, "results": [row]}
     assert "FAILED" in markdown(found) and "a\\|b&lt;c" in markdown(found)

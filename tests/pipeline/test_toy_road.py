@@ -36,7 +36,8 @@ def test_a_run_leaves_every_promised_file(
     assert summary == store.read_json(root / "summary.json")
     keys = [
         "id", "kind", "train", "infer", "path", "tokens", "sequences", "nan_tokens", "inf_tokens",
-        "sampled_by", "metrics", "floor", "excess", "breakdowns", "preflight",
+        "sampled_by", "metrics", "floor", "excess", "breakdowns", "ess_by_length", "corrections",
+        "preflight",
     ]  # fmt: skip
     assert list(summary["pairs"][0]) == keys
     assert [p["path"] for p in summary["pairs"][:3]] == ["rollout", "decode", "prefill"]

@@ -11,6 +11,11 @@ RUNG = "L0 weights"
 #: here: 0 for bf16, fp16, other kernels and parallelism, below 0.001 for emulated fp8.
 CONFIDENT = 0.002
 
+TODO = (
+    "A few small steps of training do not show in the values: hold the weights against each other "
+    "where both engines run in process (hf, vllm, sglang)."
+)
+
 Digests = Mapping[str, Mapping[str, str]]
 
 
@@ -52,7 +57,7 @@ def calm(e: Evidence) -> Row:
         )
     share = (e.metrics.get("confident_disagreement") or {}).get("value")
     seen = "no" if not share else f"{share:.3%}"
-    return unchecked(RUNG, f"{why}; {seen} confident disagreement in the values")
+    return unchecked(RUNG, f"{why}; {seen} confident disagreement in the values", TODO)
 
 
 def _tensors(side: Side) -> Digests:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mismatch.compare.breakdowns import breakdowns
+from mismatch.compare.corrections import corrections, ess_by_length
 from mismatch.compare.metrics import (
     DEFINITIONS,
     EXTREMES,
     QUANTILES,
     Aligned,
     Measured,
-    breakdowns,
     measure,
 )
 from mismatch.glossary import METRICS, token_keys
+from tests.unit.compare.samples import aligned, noisy, of_d
 
 L = math.log(2.5)
 
@@ -33,31 +34,6 @@ def no_warning_leaks() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def aligned(lp_train: Any, lp_infer: Any, lengths: Sequence[int], first: int = 7) -> Aligned:
-    """Tokens in sequences of these lengths, with ids 3, 5, 7, ... and positions from `first`."""
-    return Aligned(
-        np.repeat(3 + 2 * np.arange(len(lengths)), lengths).astype(np.int32),
-        np.array([first + k for n in lengths for k in range(n)], np.int32),
-        np.asarray(lp_train, np.float32),
-        np.asarray(lp_infer, np.float32),
-    )
-
-
-def of_d(d: Any, lengths: Sequence[int]) -> Aligned:
-    """lp_infer -1 everywhere, and lp_train -1 + d."""
-    d = np.asarray(d, np.float32)
-    return aligned(d - 1, np.full(len(d), -1.0), lengths)
-
-
-def noisy(seed: int, sequences: int = 30, tokens: int = 20, size: float = 0.05) -> Aligned:
-    """Tokens with heavy tails that are correlated within their sequence."""
-    rng = np.random.default_rng(seed)
-    scale = np.repeat(size * rng.gamma(4, 0.25, sequences), tokens)
-    lp_infer = -np.random.default_rng(0).exponential(size=sequences * tokens)
-    d = scale * rng.standard_t(5, size=len(scale))
-    return aligned(lp_infer + d, lp_infer, [tokens] * sequences)
 
 
 def only(key: str, gap: Aligned, **rest: Any) -> dict[str, float | None]:
@@ -209,7 +185,6 @@ def test_zero_tokens_are_no_evidence() -> None:
     assert (found.tokens, found.sequences, found.nan_tokens, found.inf_tokens) == (0, 0, 0, 0)
     assert all(v == {"value": None, "low": None, "high": None} for v in found.metrics.values())
     assert (found.floor, found.excess, found.notes) == (None, None, [])
-    assert breakdowns(aligned([], [], [])) == {"infer_prob": [], "position": [], "length": []}
 
 
 def test_nan_and_infinite_tokens_are_counted_and_left_out() -> None:
@@ -515,55 +490,6 @@ def test_a_floor_that_lost_tokens_to_nan_has_no_excess() -> None:
     assert found.excess["k3"] == {"value": None, "low": None, "high": None}
 
 
-# ---------------------------------------------------------------- breakdowns
-
-
-def test_bins_hold_their_tokens() -> None:
-    """Edges belong to the bin above, p = 1 to the last, and a bin without tokens is left out."""
-    p = [0.005, 0.01, 0.099, 0.1, 0.5, 0.6, 0.9, 0.99, 1.0, 1.0]
-    gap = aligned(np.log(p) - 0.1, np.log(p), [8, 2])
-    rows = breakdowns(gap)["infer_prob"]
-    assert [(row["bin"], row["tokens"]) for row in rows] == [
-        ("[0, 0.01)", 1),
-        ("[0.01, 0.1)", 2),
-        ("[0.1, 0.5)", 1),
-        ("[0.5, 0.9)", 2),
-        ("[0.9, 0.99)", 1),
-        ("[0.99, 1]", 3),
-    ]
-
-
-def test_position_counts_from_the_first_scored_token() -> None:
-    """A prompt before it, and a token of NaN at its start, move no bin."""
-    gap = aligned(np.full(5000, -1.1), np.full(5000, -1.0), [4500, 500], first=100)
-    broken = replace(gap, lp_train=np.where(gap.position == 100, np.nan, gap.lp_train))
-    for x, lost in ((gap, 0), (broken, 2)):
-        rows = {row["bin"]: row["tokens"] for row in breakdowns(x)["position"]}
-        assert rows == {
-            "0-15": 32 - lost, "16-63": 96, "64-255": 384,
-            "256-1023": 768 + 244, "1024-4095": 3072, "4096+": 404,
-        }  # fmt: skip
-
-
-def test_length_counts_the_scored_tokens_of_the_sequence() -> None:
-    """Each token falls into the bin of its sequence's length."""
-    lengths = [15, 16, 63, 64, 255]
-    rows = breakdowns(of_d(np.full(413, 0.1), lengths))["length"]
-    assert {row["bin"]: row["tokens"] for row in rows} == {"1-15": 15, "16-63": 79, "64-255": 319}
-
-
-def test_a_bin_is_measured_like_a_pair_of_its_own() -> None:
-    """Values and intervals of a bin are those of its tokens alone."""
-    gap = noisy(31, tokens=40)
-    row = next(r for r in breakdowns(gap, seed=2)["position"] if r["bin"] == "0-15")
-    early = gap.position - 7 < 16
-    part = Aligned(*(x[early] for x in (gap.sequence, gap.position, gap.lp_train, gap.lp_infer)))
-    alone = measure(part, {}, seed=2).metrics
-    assert list(row["metrics"]) == ["abs_logprob_diff_mean", "logprob_diff_mean", "k3"]
-    for key, found in row["metrics"].items():
-        assert found == pytest.approx(alone[key])
-
-
 # ---------------------------------------------------------------- never
 
 
@@ -596,6 +522,9 @@ def test_no_number_is_ever_nan_or_infinite(case: Any) -> None:
     entries = numbers(found)
     for rows in breakdowns(gap, resamples=40).values():
         entries += [entry for row in rows for entry in row["metrics"].values()]
+    for row in corrections(gap, resamples=40):
+        entries += [part[n] for part in (row, *row["by_length"]) for n in ("affected", "ess")]
+    entries += [row["ess"] for row in ess_by_length(gap, 1e-3, resamples=40)]
     for entry in entries:
         assert entry.get("trusted", False) is False
         assert list(entry)[:3] == ["value", "low", "high"]
