@@ -21,7 +21,7 @@ ENTROPY_EDGES = (0.01, 0.1, 0.5, 1.0, 2.0)
 ENTROPY_BINS = ("[0, 0.01)", "[0.01, 0.1)", "[0.1, 0.5)", "[0.5, 1)", "[1, 2)", "2+")
 #: Turns of a sequence that have a bin of their own.
 TURNS = 8
-KEYS = ("abs_logprob_diff_mean", "logprob_diff_mean", "k3")
+KEYS = ("abs_logprob_diff_mean", "logprob_diff_mean", "k3", "abs_logprob_diff_max")
 
 #: Bin of each token, -1 for none, and the bins' names.
 Cut = tuple[np.ndarray, tuple[str, ...]]

@@ -58,7 +58,9 @@ def test_a_bin_is_measured_like_a_pair_of_its_own() -> None:
     early = gap.position - 7 < 16
     part = Aligned(*(x[early] for x in (gap.sequence, gap.position, gap.lp_train, gap.lp_infer)))
     alone = measure(part, {}, seed=2).metrics
-    assert list(row["metrics"]) == ["abs_logprob_diff_mean", "logprob_diff_mean", "k3"]
+    assert list(row["metrics"]) == [
+        "abs_logprob_diff_mean", "logprob_diff_mean", "k3", "abs_logprob_diff_max"
+    ]  # fmt: skip
     for key, found in row["metrics"].items():
         assert found == pytest.approx(alone[key])
 
