@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from mismatch.compare import stats
-from mismatch.compare.stats import Estimate, Mean, Statistic, as_json
+from mismatch.compare.stats import Estimate, Mean, Scale, Statistic, as_json
 
 RESAMPLES = 2000
 Json = dict[str, float | None]
@@ -32,10 +32,18 @@ def fraction(count: int, of: int) -> Json:
     return as_json(Estimate(count / of, float(low), float(high)))
 
 
-def ratios(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int) -> dict[str, Json]:
+def ratios(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    *,
+    per: float = 1.0,
+    most: float = math.inf,
+) -> dict[str, Json]:
     """Σ hits / Σ weights over sequences, each (S,), with its interval over sequences.
 
-    Where nothing was hit, the upper bound is that of an event never seen.
+    per: so many units of weight are counted together (1000: hits per 1,000 tokens). most: what the
+    ratio cannot exceed (1 where hits are a part of the weights). Where nothing was hit, the upper
+    bound is that of an event never seen.
     """
     wanted = {k: (h.astype(float), w.astype(float)) for k, (h, w) in pairs.items()}
     made = {
@@ -46,15 +54,8 @@ def ratios(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int) -> dic
         hits, weights = wanted[key]
         if not hits.any() and made[key].has_interval():
             found[key] = Estimate(0.0, 0.0, stats.unseen(weights[weights > 0]))
-    return {
-        k: as_json(_cut(found[k])) if k in found else as_json(Estimate(math.nan)) for k in pairs
-    }
-
-
-def _cut(found: Estimate) -> Estimate:
-    """A rate is at least 0."""
-    low = found.low if found.low is None else max(found.low, 0.0)
-    return Estimate(found.value, low, found.high)
+    scale = Scale(lambda x, _: per * x, least=0.0, most=most)
+    return {k: as_json(scale.of(found.get(k, Estimate(math.nan)), 0)) for k in pairs}
 
 
 def values(sequence: np.ndarray, logprob: np.ndarray) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def weights(
         return np.bincount(at, x, minlength=len(numbers))
 
     pairs = {k: (by_sequence(w * inserted), by_sequence(w)) for k, w in sums.items()}
-    found: dict[str, Any] = dict(ratios(pairs, seed))
+    found: dict[str, Any] = dict(ratios(pairs, seed, most=1.0))
     found["gradient_norm2"] = _in_norm2(found["gradient"]["value"])
     return found
 

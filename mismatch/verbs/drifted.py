@@ -75,11 +75,10 @@ def rates(rollouts: Sequence[Rollout], drifts: Sequence[Drift | None]) -> dict[s
     changed = sum(any(c != "prompt" for c in causes) for causes in own)
     made = np.array([d.inserted.sum() for d in found])
     lost = np.array([sum(d.lost) for d in found])
-    per_1000 = {"inserted": (made, sampled / 1000), "lost": (lost, sampled / 1000)}
+    counts = {"inserted": (made, sampled), "lost": (lost, sampled)}
     for cause in CAUSES:
-        counts = np.array([d.inserted_by(cause).sum() for d in found])
-        per_1000[cause] = (counts, sampled / 1000)
-    measured = measures.ratios(per_1000, SEED)
+        counts[cause] = (np.array([d.inserted_by(cause).sum() for d in found]), sampled)
+    measured = measures.ratios(counts, SEED, per=1000)
     return {
         "rollouts": len(rows),
         "sampled_tokens": int(sampled.sum()),

@@ -67,6 +67,8 @@ def test_rates_are_those_of_the_construction() -> None:
     per_1000 = road["inserted"]["per_1000"]["value"]
     assert per_1000 == pytest.approx(1000 * 10 / road["sampled_tokens"])
     assert text["drifted"]["value"] == 0 and text["drifted"]["high"] > 0
+    unseen = 1000 * (1 - 0.025 ** (1 / 40))  # of rollouts that are all equally long
+    assert text["inserted"]["per_1000"]["high"] == pytest.approx(unseen)
 
 
 def test_each_group_has_its_own_rate() -> None:

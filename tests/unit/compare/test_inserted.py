@@ -31,6 +31,22 @@ def test_a_rate_that_was_never_seen_has_a_bound_above_zero() -> None:
     assert found["value"] == 0 and found["high"] == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
+def test_a_rate_per_1000_has_the_bound_of_a_share_a_thousand_times() -> None:
+    """None in 40 sequences leaves 8.8% of their tokens open: 88 of 1,000, however long they are."""
+    found = inserted.ratios({"x": (np.zeros(40), np.full(40, 10.0))}, 0, per=1000)["x"]
+    assert found["value"] == 0 and found["high"] == pytest.approx(1000 * (1 - 0.025 ** (1 / 40)))
+
+
+def test_no_interval_of_a_share_goes_beyond_the_whole() -> None:
+    """Few sequences, some of which are all inserted: a share stays within [0, 1]."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        flags = rng.random(320) < np.repeat(rng.choice([0.3, 1.0], 8, p=[0.3, 0.7]), 40)
+        found = inserted.weights(np.repeat(np.arange(8), 40), -rng.exponential(1, 320), flags, 0)
+        highs = [found[key]["high"] for key in ("tokens", "gradient", "loss")]
+        assert all(high is None or high <= 1 for high in highs)
+
+
 def test_the_interval_of_a_rate_holds_the_truth() -> None:
     """Sequences that share a rate of 0.1 but cluster: 95% intervals hold it 17 times of 20."""
     rng = np.random.default_rng(1)
