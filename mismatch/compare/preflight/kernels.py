@@ -27,6 +27,8 @@ def calm(e: Evidence) -> Row:
     if any(side.is_dump for side in e.sides):
         return unchecked(RUNG, "a side is a dump: which kernels ran is not recorded")
     ran = " / ".join(f"{_ran(side)} ({side.name})" for side in e.sides)
+    if not _coarsest(e):
+        return unchecked(RUNG, f"ran: {ran}; how large a gap that makes is not known")
     return passed(RUNG, f"ran as asked: {ran}; mean |d| {_mean(e):.2g} nats is of that size")
 
 
@@ -115,8 +117,8 @@ def too_far(e: Evidence) -> Iterator[Row]:
     """More than rounding of the coarsest precision on either side explains, in the mean or in the
     tail: a broken merge of attention spoils few tokens, and those wholly.
     """
-    coarsest = max((_roundoff(side) for side in e.sides), key=lambda name: ROUNDOFF.get(name, 0))
-    if coarsest not in ROUNDOFF or not e.finite.any():
+    coarsest = _coarsest(e)
+    if not coarsest or not e.finite.any():
         return
     found = []
     limit, mean = ROUNDOFF[coarsest] * EXPECTED[coarsest], _mean(e)
@@ -129,7 +131,7 @@ def too_far(e: Evidence) -> Iterator[Row]:
     sure = e.metrics.get("confident_disagreement") or {}
     if coarsest not in ("int8", "fp8") and (sure.get("low") or 0) > TAIL:
         found.append(
-            f"{sure['value']:.2%} [{sure['low']:.2%}, {sure['high']:.2%}] of tokens have p >= 0.5 "
+            f"{sure['value']:.2%} of tokens (95% interval from {sure['low']:.2%} on) have p >= 0.5 "
             f"on {e.right.name} and are more than 2 nats off"
         )
     if found:
@@ -142,10 +144,31 @@ def too_far(e: Evidence) -> Iterator[Row]:
         )
 
 
-def _roundoff(side: Side) -> str:
-    """The coarsest precision that a side shows; "" where it shows none."""
-    seen = [str(side.observed.get(n, "")) for n in ("quantization", "kv_cache_dtype", "dtype")]
-    names = [name for name in ROUNDOFF for text in seen if name in text.replace("float", "fp")]
-    computed = [str(side.observed.get(n, "")) for n in ("autocast", "fsdp_mixed")]
-    names += [name for name in ROUNDOFF if name in computed]
+def _coarsest(e: Evidence) -> str:
+    """The coarsest precision that ran; "" where neither side says, or one has no roundoff here.
+
+    A side that does not say, beside one that does, ran in bf16 or finer, as most engines do.
+    """
+    shown = [_roundoff(side) for side in e.sides]
+    if None in shown or not any(shown):
+        return ""
+    return max((name or "bf16" for name in shown), key=lambda name: ROUNDOFF[name])
+
+
+def _roundoff(side: Side) -> str | None:
+    """The coarsest precision that a side shows; "" where it shows none, None where it names one
+    that is not in ROUNDOFF (4 bits: awq, mxfp4).
+    """
+    said = [str(side.observed.get(n) or "none") for n in ("quantization", "kv_cache_dtype")]
+    said += str(side.observed.get("dtype") or "none").split("+")
+    texts = [text.lower().replace("bfloat", "bf").replace("float", "fp") for text in said]
+    shown = [[name for name in ROUNDOFF if name in t] for t in texts if t not in SILENT]
+    if not all(shown):
+        return None
+    computed = [side.observed.get(n) for n in ("autocast", "fsdp_mixed")]
+    names = [n for found in (*shown, computed) for n in found if n in ROUNDOFF]
     return max(names, key=lambda name: ROUNDOFF[name], default="")
+
+
+#: What an engine says where nothing was made coarser.
+SILENT = ("none", "auto", "fp64")

@@ -11,7 +11,7 @@ import pytest
 
 from mismatch.compare.distribution import Top
 from mismatch.compare.metrics import Aligned, measure
-from mismatch.compare.preflight import weights
+from mismatch.compare.preflight import kernels, weights
 from mismatch.compare.preflight.evidence import Evidence, Row, Side
 from mismatch.compare.preflight.ladder import climb
 
@@ -349,6 +349,48 @@ def test_a_cache_of_fewer_bits_that_nobody_asked_for_is_named() -> None:
 def test_a_gap_beyond_rounding_with_equal_weights_is_a_kernel() -> None:
     """bf16 kernels reach 25 roundoffs; much more is another function."""
     assert faults(with_facts(make(noise=0.6), facts(), facts())) == ["size"]
+
+
+def test_a_gap_is_not_judged_by_a_precision_that_no_side_shows() -> None:
+    """4 bits have no roundoff here, and a side that says nothing is not taken for fp32."""
+    e = make(noise=0.6)
+    for quantization in ("awq", "mxfp4"):
+        four = facts(observed={"quantization": quantization})
+        assert faults(with_facts(e, facts(), four)) == []
+        assert rung(with_facts(e, facts(), four), "L4")["verdict"] == "not checked"
+    silent = {**facts(), "observed": {}}
+    row = rung(with_facts(e, silent, silent), "L4")
+    assert row["verdict"] == "not checked" and "not known" in row["evidence"]
+    single = facts(observed={"dtype": "fp32"})
+    assert faults(with_facts(make(noise=0.05), single, silent)) == []
+    assert faults(with_facts(e, single, silent)) == ["size"]
+
+
+@pytest.mark.parametrize(
+    ("observed", "coarsest"),
+    [
+        ({"dtype": "bf16"}, "bf16"),
+        ({"dtype": "bfloat16"}, "bf16"),
+        ({"dtype": "fp16", "kv_cache_dtype": "fp8_e4m3", "quantization": None}, "fp8"),
+        ({"dtype": "bf16+float8_e4m3fn", "quantization": "none"}, "fp8"),
+        ({"dtype": "fp32", "autocast": "bf16", "kv_cache_dtype": "auto"}, "bf16"),
+        ({"dtype": "fp16+int32"}, None),
+        ({"quantization": "w8a8_int8"}, "int8"),
+        ({}, ""),
+    ],
+)
+def test_the_coarsest_precision_of_a_side(observed: dict[str, Any], coarsest: str | None) -> None:
+    """Weights, products and cache by the names that engines use; packed integers are not known."""
+    side = replace(make().left, provenance={"facts": {"observed": observed}})
+    assert kernels._roundoff(side) == coarsest
+
+
+def test_an_interval_that_is_open_above_is_told_by_its_lower_end() -> None:
+    """Few sequences, three of which are spoilt: the tail is named, and nothing breaks."""
+    e = with_facts(make(spreads=(6.0,)), facts(), facts())
+    found = {**e.metrics, "confident_disagreement": {"value": 0.035, "low": 0.002, "high": None}}
+    e = replace(e, metrics=found)
+    assert faults(e) == ["size"] and "from 0.20% on" in rung(e, "L4")["evidence"]
 
 
 def test_few_tokens_that_are_wholly_off_are_a_kernel_too() -> None:
