@@ -66,19 +66,16 @@ def cache(e: Evidence) -> Iterator[Row]:
 def rounded(e: Evidence) -> Iterator[Row]:
     """Values, or the logits under them, that lie on a grid of bf16 on one side alone.
 
-    A model that runs in bf16 has such logits and is what it says; one that says more bits is not.
+    A model that runs in bf16 has such logits and is what it says; one that says fp32 is not. One in
+    fp16 has them too, as its own steps are as coarse from a logit of 16 on.
     """
     for what, grid in (("log-probabilities", _on_bf16), ("logits", _logits_on_bf16)):
         share = [grid(side) for side in e.sides]
         known = [s for s in share if s is not None]
         if len(known) == 2 and max(known) > ON_GRID and min(known) < 0.5:
             side = e.sides[int(np.argmax(known))]
-            if what == "logits" and side.observed.get(
-                "lm_head", side.observed.get("dtype")
-            ) not in (
-                "fp32",
-                "fp16",
-            ):
+            head = side.observed.get("lm_head", side.observed.get("dtype"))
+            if what == "logits" and head != "fp32":
                 continue
             yield failed(
                 RUNG,

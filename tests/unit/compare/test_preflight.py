@@ -245,12 +245,13 @@ def test_values_rounded_to_bf16_are_named() -> None:
 
 
 def test_logits_rounded_to_bf16_are_named_where_more_bits_are_claimed() -> None:
-    """Seen in top-k differences; a model that says bf16 is what it says."""
+    """Seen in top-k differences; a model that says bf16 is what it says, and one in fp16 has such
+    steps by itself where its logits are large."""
     e = make(top=True)
     assert e.right.top is not None
     rounded = np.round(np.sort(e.right.top.logprobs, -1)[:, ::-1] * 32) / 32
     top = Top(e.right.top.ids, rounded)
-    for dtype, named in (("fp32", ["precision"]), ("bf16", [])):
+    for dtype, named in (("fp32", ["precision"]), ("bf16", []), ("fp16", [])):
         facts = {"facts": {"observed": {"dtype": dtype}}}
         side = replace(e.right, top=top, provenance={**e.right.provenance, **facts})
         assert faults(replace(e, right=side)) == named
