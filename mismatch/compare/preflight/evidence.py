@@ -83,7 +83,7 @@ class Evidence:
     def rows(self) -> list[slice]:
         """The scored tokens of each sequence that has any."""
         starts = np.flatnonzero(np.diff(self.sequence, prepend=-1))
-        ends = np.append(starts[1:], len(self.sequence))
+        ends = np.append(starts, len(self.sequence))[1:]
         return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
     @cached_property

@@ -162,7 +162,7 @@ def _roundoff(side: Side) -> str | None:
     shown = [[name for name in ROUNDOFF if name in t] for t in texts if t not in SILENT]
     if not all(shown):
         return None
-    computed = [side.observed.get(n) for n in ("autocast", "fsdp_mixed")]
+    computed = [str(side.observed.get(n)) for n in ("autocast", "fsdp_mixed")]
     names = [n for found in (*shown, computed) for n in found if n in ROUNDOFF]
     return max(names, key=lambda name: ROUNDOFF[name], default="")
 

@@ -32,6 +32,8 @@ VALUES: tuple[Check, ...] = (
     weights.confident,
     kernels.too_far,
 )
+#: Rungs that pass by what the values show.
+OF_VALUES = (tokens, sampling, kernels)
 
 
 def climb(e: Evidence) -> list[Row]:
@@ -55,7 +57,11 @@ def _rows(rung: object, e: Evidence, found: list[Row]) -> list[Row]:
     if own:
         return own
     row: Row = rung.calm(e)  # type: ignore[attr-defined]
-    if found and row["verdict"] == "pass" and rung in (tokens, sampling, kernels):
+    if rung not in OF_VALUES:
+        return [row]
+    if not e.finite.any():
+        return [unchecked(row["rung"], "no token is scored and finite on both sides")]
+    if found:
         first = found[0]
         return [unchecked(row["rung"], f"not judged: {first['rung']} failed ({first['fault']})")]
     return [row]

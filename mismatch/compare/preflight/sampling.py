@@ -20,7 +20,7 @@ CLAMPED = 3
 
 def calm(e: Evidence) -> Row:
     words = f"no clamp, no constant, no temperature in the values; {_ratio_in_words(e)}"
-    if any(side.is_dump for side in e.sides):
+    if any(side.is_dump or side.facts.get("scored_as") is None for side in e.sides):
         return unchecked(RUNG, f"{words}; a side does not say how it sampled")
     return passed(RUNG, f"both sides say the same sampling; {words}")
 

@@ -77,10 +77,10 @@ def _unproven(e: Evidence) -> str:
     one, other = map(_tensors, e.sides)
     for side in e.sides:
         said = side.facts.get("weights")
-        if not said:
-            return f"{side.name} does not show its weights"
-        for name, why in (said.get("unread") or {}).items():
+        for name, why in ((said or {}).get("unread") or {}).items():
             return f"{side.name} does not show {name}: {why}"
+        if not _tensors(side):
+            return f"{side.name} does not show its weights"
     alone = sorted(set(one) ^ set(other))
     open_ = [n for n in one if n in other and same(one[n], other[n]) is None]
     if alone or open_:

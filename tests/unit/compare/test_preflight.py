@@ -413,3 +413,36 @@ def test_what_one_failure_explains_is_not_judged_again() -> None:
     e = right(with_facts(make(), facts(), facts()), lambda v: np.roll(v, 1, axis=1))
     assert faults(e) == ["shift"]
     assert rung(e, "L4")["verdict"] == "not checked" and "shift" in rung(e, "L4")["evidence"]
+
+
+def test_a_rung_that_was_not_judged_says_nothing_of_the_values() -> None:
+    """Shifted columns of a dump have a mean ratio of 10: no row may say that it fits 1."""
+    e = right(make(), lambda v: np.roll(v, 1, axis=1))
+    assert faults(e) == ["shift"]
+    assert rung(e, "L2")["evidence"] == "not judged: L1 tokens failed (shift)"
+
+
+def test_without_a_token_nothing_passes_that_values_would_show() -> None:
+    """No token scored, or none that is finite on both sides, is no evidence for L1, L2 and L4; what
+    the engines said of themselves is still told."""
+    none, ids = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    sides = [Side(name, none, {"path": "score"}) for name in ("train", "infer")]
+    empty = with_facts(
+        Evidence(*sides, ids, ids, ids, (np.arange(3),), "infer", {}), facts(), facts()
+    )
+    lost = right(with_facts(make(), facts(), facts()), lambda v: np.full_like(v, np.nan))
+    for e in (empty, lost):
+        assert faults(e) == []
+        open_ = [row["rung"][:2] for row in climb(e) if row["verdict"] == "not checked"]
+        assert open_ == ["L1", "L2", "L4"]
+        stale = facts(weights={"tensors": {"w": {"dtype": "bf16", "bf16": "z"}}, "unread": {}})
+        assert faults(with_facts(e, facts(), stale)) == ["weights"]
+
+
+def test_what_an_engine_does_not_show_is_not_passed() -> None:
+    """No tensor is not all tensors, and no word on sampling is not the same sampling."""
+    bare = facts(weights={"tensors": {}, "unread": {}})
+    assert rung(with_facts(make(), bare, bare), "L0")["verdict"] == "not checked"
+    silent = facts()
+    del silent["scored_as"]
+    assert rung(with_facts(make(), facts(), silent), "L2")["verdict"] == "not checked"
