@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mismatch.engines.dtypes import DTYPES, short
+from mismatch.engines.dtypes import DTYPES, SHORT, short
 
 #: What a tensor is rounded to beside its own dtype. bf16 into fp16 too: where that is exact, a bf16
 #: and a fp16 copy of one checkpoint meet there.
@@ -33,8 +33,7 @@ def digests(tensors: Iterable[tuple[str, Any]]) -> dict[str, dict[str, str]]:
     for name, tensor in tensors:
         own = dtypes.setdefault(name, short(tensor.dtype))
         kept = hashes.setdefault(name, {d: hashlib.sha256() for d in (own, *ROUNDED.get(own, ()))})
-        # No zero negative: reading a weight by a product loses that sign.
-        plain = (tensor.detach() + 0).cpu()
+        plain = tensor.detach().cpu()
         for dtype, digest in kept.items():
             digest.update(_bytes(plain.to(DTYPES.get(dtype, plain.dtype))))
     return {
@@ -44,7 +43,10 @@ def digests(tensors: Iterable[tuple[str, Any]]) -> dict[str, dict[str, str]]:
 
 
 def _bytes(tensor: Any) -> memoryview:
-    """Row-major."""
+    """Row-major, and no zero negative: reading a weight by a product loses that sign, and rounding
+    to fewer bits makes such zeros. torch adds nothing to 8-bit floats, which no product reads.
+    """
+    tensor = tensor + 0 if tensor.dtype in SHORT else tensor
     bits = tensor.contiguous().view(_BITS[tensor.element_size()]).numpy()
     found: memoryview = bits.reshape(-1).data
     return found
@@ -80,19 +82,28 @@ def unfused(
             if isinstance(tensor, str):
                 unread[at] = tensor
             elif isinstance(module, linear):
-                yield from _split(prefix, name, module, tensor)
+                parts = _split(prefix, name, module, tensor)
+                if not parts:
+                    unread[at] = "it lies in its kernel's own layout"
+                yield from parts
             elif isinstance(module, embedding):
                 yield at, tensor[: module.org_vocab_size]
             else:
                 yield at, tensor
 
 
-def _split(prefix: str, name: str, module: Any, weight: Any) -> Iterator[tuple[str, Any]]:
+def _split(prefix: str, name: str, module: Any, weight: Any) -> list[tuple[str, Any]]:
+    """The parts of a fused matrix; none where its rows are not theirs, as a kernel for quantised
+    weights may want columns, or hold one scale for all.
+    """
     above, _, last = prefix.rpartition(".")
-    parts = PARTS.get(last, (last,))
-    sizes = module.output_partition_sizes if len(parts) > 1 else [weight.shape[0]]
-    for part, rows in zip(parts, weight.split(sizes), strict=True):
-        yield f"{above}.{part}.{name}", rows
+    if last not in PARTS:
+        return [(f"{prefix}.{name}", weight)]
+    sizes = list(module.output_partition_sizes)
+    if not weight.dim() or len(weight) != sum(sizes):
+        return []
+    rows = zip(PARTS[last], weight.split(sizes), strict=True)
+    return [(f"{above}.{part}.{name}", part_rows) for part, part_rows in rows]
 
 
 def shown(tensors: Iterator[tuple[str, Any]], unread: dict[str, str], ranks: int) -> dict[str, Any]:
