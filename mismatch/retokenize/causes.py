@@ -38,13 +38,20 @@ def causes(
     spans: Sequence[Span], old: Text, new: Text, runs: Sequence[Run], inserted: Sequence[bool]
 ) -> list[str]:
     """One of CAUSES for each span. inserted: of new ids, those trained on and never sampled."""
-    same = _of_same_text(spans, old, new)
-    return [
-        ("bpe" if k in same else None)
-        or _of_half(span, old)
-        or _of_run(span, spans, old, new, _run_of(span, runs), any(inserted[span.c : span.d]))
-        for k, span in enumerate(spans)
-    ]
+    same, found = _of_same_text(spans, old, new), []
+    for k, span in enumerate(spans):
+        run, is_trained = _run_of(span, runs), any(inserted[span.c : span.d])
+        if run is None or (span.a >= run.b and not is_trained):
+            found.append("prompt")
+        elif k in same:
+            found.append("bpe")
+        elif "\ufffd" in old.of(span.a, span.b):
+            found.append("not_text")
+        elif span.a >= run.b:
+            found.append("turn_end")
+        else:
+            found.append(_of_run(span, spans, old, new, run))
+    return found
 
 
 #: Neighbouring spans whose texts are put together: `"} }}` cut as `" }} }` is two spans of two
@@ -64,25 +71,17 @@ def _of_same_text(spans: Sequence[Span], old: Text, new: Text) -> set[int]:
     return found
 
 
-def _of_half(span: Span, old: Text) -> str | None:
-    return "not_text" if "\ufffd" in old.of(span.a, span.b) else None
-
-
 def _run_of(span: Span, runs: Sequence[Run]) -> Run | None:
-    """The run that a span touches; an insertion touches what it stands before, or right behind."""
-    touching = [r for r in runs if span.a < r.b and span.b > r.a]
-    if not touching and span.a == span.b:
-        touching = [r for r in runs if r.a <= span.a < r.b] or [r for r in runs if r.b == span.a]
+    """The run that a span touches; an insertion touches what it stands before. Else the run that it
+    stands right behind.
+    """
+    touching = [r for r in runs if span.a < r.b and (span.b > r.a or span.a == span.b == r.a)]
+    touching = touching or [r for r in runs if r.b == span.a]
     return touching[0] if touching else None
 
 
-def _of_run(
-    span: Span, spans: Sequence[Span], old: Text, new: Text, run: Run | None, is_trained: bool
-) -> str:
-    if run is None or (span.a >= run.b and not is_trained):
-        return "prompt"
-    if span.a >= run.b:
-        return "turn_end"
+def _of_run(span: Span, spans: Sequence[Span], old: Text, new: Text, run: Run) -> str:
+    """The cause of a span that touches a run and has another text."""
     start, stop = (max(0, old.at(k) - run.begin) for k in (span.a, span.b))
     blank = bare(old.of(span.a, span.b)) == bare(new.of(span.c, span.d))
     if start < run.turn.reasoning[1]:
@@ -107,7 +106,8 @@ def _of_call(block: tuple[int, int], spans: Sequence[Span], old: Text, new: Text
     a, b = (run.begin + edge for edge in block)
     first = max(k for k in range(run.a, run.b) if old.at(k) <= a)
     last = next(k for k in range(first + 1, run.b + 1) if old.at(k) >= b)
-    there = (across(spans, first, after=False), across(spans, last, after=True))
+    cut = any(s.a < last < s.b for s in spans)  # what is new right behind the block is not of it
+    there = (across(spans, first, after=False), across(spans, last, after=cut))
     same = bare(old.of(first, last)) == bare(new.of(*there))
     return "tool_whitespace" if same else "tool_json"
 

@@ -143,7 +143,8 @@ def _road(
     scored: Scored, road: str, drifts: Sequence[Drift | None], drawn: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     rows = [(n, d) for n, d in enumerate(drifts) if d is not None]
-    logprobs = [scored.values.get((road, n), drawn[n]) for n, _ in rows]
+    # A row of which the road left no id has no values; one that it left alone has those drawn.
+    logprobs = [scored.values.get((road, n), drawn[n][: len(d.ids)]) for n, d in rows]
 
     def marked(flags: Callable[[Drift], np.ndarray]) -> _Batch:
         return _batch(logprobs, [flags(d) for _, d in rows])[0]

@@ -119,3 +119,24 @@ def test_examples_come_worst_first_and_show_both_sides() -> None:
     (new,) = (t for t in first["after"] if t["state"] == "inserted")
     assert gone == [":"] and new["text"] == ": " and new["logprobs"] == {"toy": -9.0}
     assert first["after"][0]["state"] == "off"
+
+
+def test_a_rollout_of_which_a_road_leaves_no_id_is_in_no_share() -> None:
+    """Ids without text: the road has nothing to train on, and nothing breaks."""
+    travelled = _travelled(2, 2)
+    row = Rollout(np.array([5, 6], np.int32), np.array([True, True]), [], None, "")
+    known = drift.read(row, answer([5, 6]), {END})
+    gone = drift.by_text(row, known, [{"ids": [], "text": "", "ends": []}])
+    left = drift.by_template(row, known, answer([5, 6]), {END})
+    roads = {
+        "text": (*travelled.roads["text"], gone),
+        "template": (*travelled.roads["template"], left),
+    }
+    rows = (*travelled.rollouts, row)
+    reads = (*travelled.reads, known)
+    travelled = replace(travelled, rollouts=rows, reads=reads, roads=roads)
+    values = {**_values(travelled, -9.0), ("sampled", 4): np.array([np.nan, -0.5])}
+    (score,) = _summary(travelled, Scored(Condition("hf", {}), "score", values))["scores"]
+    kept = [score["roads"][road]["kept"]["tokens"] for road in ("text", "template")]
+    trained = sum(int(r.sampled.sum()) for r in rows[:4])
+    assert kept == [trained, trained - 2 + 1]

@@ -129,3 +129,28 @@ def test_two_causes_in_one_turn_are_both_named() -> None:
     odd = '<think>hm</think><tool_call>{"name":"f","arguments":{"a":1}}</tool_call><end>'
     row = rollout(("bot:", False), (odd, True))
     assert set(_by_template(row, f"bot:{CALL}<end>").causes) == {"reasoning", "tool_whitespace"}
+
+
+def test_a_prompt_that_is_cut_otherwise_is_no_drift_of_the_policy() -> None:
+    """Equal text, or half a character: where no sampled id is touched, the cause is the prompt."""
+    for before, after in ((("he", "llo"), "hello"), (("\ufffd",), "a")):
+        ids = ids_of("user:", *before, "bot:") + encode(f"{CALL}<end>")
+        mask = np.arange(len(ids)) >= 2 + len(before)
+        row = Rollout(np.array(ids, np.int32), mask, None, None, "")
+        found = _by_template(row, f"user:{after}bot:{CALL}<end>")
+        assert found.causes == ("prompt",) and found.lost == (0,) and not found.inserted.any()
+
+
+def test_what_stands_behind_a_call_does_not_change_its_cause() -> None:
+    """A turn cut right behind its call, or ended by another token: the call lost a blank alone."""
+    for behind, cause in (("", "turn_end"), ("<think>", "dropped")):
+        sampled = CALL.replace('{"a": 1}', '{"a":1}') + behind
+        found = _by_template(rollout(("bot:", False), (sampled, True)), f"bot:{CALL}<end>")
+        assert found.causes == ("tool_whitespace", cause)
+
+
+def test_the_end_of_a_cut_turn_has_its_cause_where_it_replaces_what_followed() -> None:
+    """What was trained on and never sampled is no drift of the prompt."""
+    row = rollout(("bot:", False), ("hello", True), ("\n", False))
+    found = _by_template(row, "bot:hello<end>")
+    assert found.causes == ("turn_end",) and _inserted(found) == "<end>"
