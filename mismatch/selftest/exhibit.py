@@ -84,6 +84,8 @@ def shown(exhibit: Exhibit, root: Path) -> dict[str, Any]:
         try:
             element: dict[str, Any] = compare(root)["pairs"][0]
         except MismatchError as error:
+            if error.code != "not-comparable":
+                raise
             fault = "template" if "template" in error.message else "ids"
             row = {"rung": "L1 tokens", "verdict": "fail", "fault": fault}
             return {"preflight": [{**row, "evidence": error.message}], "tokens": 0}
