@@ -8,7 +8,7 @@ partition never exceeds the one over the vocabulary (data processing inequality:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +53,15 @@ def read_top(folder: Path, tokens: Tokens) -> Top | None:
 
 def columns(left: Top, right: Top) -> dict[str, np.ndarray]:
     """key -> (n,) values, one for each scored position."""
-    parts = [
-        _columns(Top(left.ids[at], left.logprobs[at]), Top(right.ids[at], right.logprobs[at]))
-        for at in (slice(k, k + CHUNK) for k in range(0, len(left.ids), CHUNK))
-    ]
+    parts = [_columns(*pair) for pair in chunks(left, right)]
     return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+
+
+def chunks(left: Top, right: Top) -> Iterator[tuple[Top, Top]]:
+    """CHUNK positions of both at a time; one chunk of none where there is no position."""
+    for k in range(0, max(1, len(left.ids)), CHUNK):
+        at = slice(k, k + CHUNK)
+        yield Top(left.ids[at], left.logprobs[at]), Top(right.ids[at], right.logprobs[at])
 
 
 def _columns(left: Top, right: Top) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mismatch.compare.distribution import Top, chunks
 from mismatch.compare.preflight.evidence import Evidence
 
 #: How far from 1 a scale must be before it is named. Rounding alone stays within 0.005.
@@ -36,6 +37,13 @@ def _from_top(e: Evidence) -> tuple[float, str] | None:
     one, other = e.left.top, e.right.top
     if one is None or other is None:
         return None
+    parts = [_differences(*pair) for pair in chunks(one, other)]
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _fitted(x, y, "from top-k")
+
+
+def _differences(one: Top, other: Top) -> tuple[np.ndarray, np.ndarray]:
+    """Of the tokens that both gave at a position, how far each is from the first, on both sides."""
     same = one.ids[:, :, None] == other.ids[:, None, :]
     same &= (one.ids >= 0)[:, :, None]
     at, i, j = np.nonzero(same)
@@ -44,7 +52,7 @@ def _from_top(e: Evidence) -> tuple[float, str] | None:
     x = one.logprobs[at, i] - one.logprobs[at[base], i[base]]
     y = other.logprobs[at, j] - other.logprobs[at[base], j[base]]
     keep = np.isfinite(x) & np.isfinite(y) & (np.abs(x) > 0.1)
-    return _fitted(x[keep], y[keep], "from top-k")
+    return x[keep], y[keep]
 
 
 def _from_odds(e: Evidence) -> tuple[float, str] | None:

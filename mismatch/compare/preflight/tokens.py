@@ -55,7 +55,7 @@ def shifted(e: Evidence) -> Iterator[Row]:
     yield failed(
         RUNG,
         "shift",
-        f"shifted by {abs(k)}: in {len(moved)} of {len(e.rows)} sequences the value of "
+        f"shifted by {abs(k)}: in {len(rows)} of {len(e.rows)} sequences the value of "
         f"{e.right.name} that belongs to a token stands {abs(k)} {'later' if k > 0 else 'earlier'}"
         f" (mean |d| {stands:.3g} nats as it stands, {moves:.2g} moved)",
         "The value at t must be of the token at t given those before it: check the off-by-one of "
@@ -125,11 +125,11 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
 
 def duplicated(e: Evidence) -> Iterator[Row]:
     """Equal ids are chance only where the response is likely enough to be drawn twice."""
-    seen: dict[bytes, int] = {}
+    seen: dict[tuple[bytes, bytes], int] = {}
     copies = []
     starts = {int(e.sequence[row.start]): row for row in e.rows}
     for k, row in starts.items():
-        key = e.ids[k].tobytes()
+        key = e.ids[k].tobytes(), e.position[row].tobytes()  # a turn each is no copy
         surprise = -float(np.sum(e.right.logprob[row][e.finite[row]], dtype=np.float64))
         if key in seen and surprise > SURPRISE:
             copies.append((seen[key], k))

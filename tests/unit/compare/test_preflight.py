@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mismatch.compare import distribution
 from mismatch.compare.distribution import Top
 from mismatch.compare.metrics import Aligned, measure
-from mismatch.compare.preflight import kernels, weights
+from mismatch.compare.preflight import kernels, scale, weights
 from mismatch.compare.preflight.evidence import Evidence, Row, Side
 from mismatch.compare.preflight.ladder import climb
 
@@ -125,6 +126,17 @@ def test_a_shift_in_two_sequences_is_named() -> None:
     assert f"in 2 of {SEQUENCES}" in rung(e, "L1")["evidence"]
 
 
+def test_shifts_of_two_kinds_are_counted_apart() -> None:
+    """Three rows one later, two rows two earlier: the commoner is told with its own number."""
+
+    def change(v: np.ndarray) -> np.ndarray:
+        v[:3], v[3:5] = np.roll(v[:3], 1, axis=1), np.roll(v[3:5], -2, axis=1)
+        return v
+
+    said = rung(right(make(), change), "L1")["evidence"]
+    assert f"shifted by 1: in 3 of {SEQUENCES}" in said
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, -100.0])
 def test_prompt_tokens_in_the_mask_are_named(value: float) -> None:
     """Placeholders at the head of each scored stretch are a contaminated mask."""
@@ -183,6 +195,17 @@ def test_a_sequence_that_is_there_twice_is_named() -> None:
     e = make()
     ids = (*e.ids[:-1], e.ids[0])
     assert faults(replace(e, ids=ids)) == ["duplicates"]
+
+
+def test_a_conversation_with_a_row_for_each_turn_is_not_there_twice() -> None:
+    """The same ids of which each row scores another half: no token is counted twice."""
+    e = make()
+    first, last = e.sequence == 0, e.sequence == SEQUENCES - 1
+    keep = ~(first & (e.position >= 40)) & ~(last & (e.position < 40))
+    left, other = (replace(s, logprob=s.logprob[keep], entropy=None) for s in e.sides)
+    at = {name: getattr(e, name)[keep] for name in ("sequence", "position", "token_id")}
+    e = replace(e, left=left, right=other, ids=(*e.ids[:-1], e.ids[0]), **at)
+    assert faults(measured(e)) == []
 
 
 def test_a_likely_sequence_may_be_drawn_twice() -> None:
@@ -446,3 +469,20 @@ def test_what_an_engine_does_not_show_is_not_passed() -> None:
     silent = facts()
     del silent["scored_as"]
     assert rung(with_facts(make(), facts(), silent), "L2")["verdict"] == "not checked"
+
+
+def test_many_positions_of_top_k_are_read_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K x K comparisons of a long run do not fit at once: parts find the same temperature."""
+    e = make(temperature=0.8, top=True)
+    whole = rung(e, "L2")["evidence"]
+    sizes: list[int] = []
+    differences = scale._differences
+
+    def noted(one: Top, other: Top) -> Any:
+        sizes.append(len(one.ids))
+        return differences(one, other)
+
+    monkeypatch.setattr(distribution, "CHUNK", 100)
+    monkeypatch.setattr(scale, "_differences", noted)
+    assert rung(e, "L2")["evidence"] == whole
+    assert max(sizes) == 100 and sum(sizes) == SEQUENCES * LENGTH
