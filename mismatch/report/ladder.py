@@ -63,7 +63,7 @@ def selftest(found: Mapping[str, Any], console: Console) -> None:
     table.add_column("what was reported", overflow="fold", ratio=4)
     for row in found["results"]:
         verdict = Text(row["verdict"], style=STYLE.get(row["verdict"], "dim"))
-        table.add_row(row["fault"], row["must"], verdict, clean(row["said"]))
+        table.add_row(row["fault"], row["must"], verdict, Text(clean(row["said"])))
     console.print(table)
     console.print(Text(f"self-test {outcome(found)}", style="bold"))
 
