@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,10 +52,11 @@ def _mean(e: Evidence) -> float:
 
 
 def cache(e: Evidence) -> Iterator[Row]:
-    """A KV cache of fewer bits than the model that no condition asks for."""
+    """A KV cache of fewer bits than 16 that no condition asks for."""
     for side in e.sides:
         kept = str(side.observed.get("kv_cache_dtype", "auto"))
-        if "8" in kept and "kv_cache_dtype" not in side.asked:
+        bits = re.search(r"\d+", kept)
+        if bits and int(bits[0]) < 16 and "kv_cache_dtype" not in side.asked:
             yield failed(
                 RUNG,
                 "kv_cache",

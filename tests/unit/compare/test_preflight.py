@@ -365,9 +365,14 @@ def test_a_sampler_setting_that_nobody_asked_for_is_named() -> None:
     assert faults(e) == ["leak"]
 
 
-def test_a_cache_of_fewer_bits_that_nobody_asked_for_is_named() -> None:
-    e = with_facts(make(), facts(), facts(observed={"kv_cache_dtype": "fp8_e5m2"}))
-    assert faults(e) == ["kv_cache"]
+@pytest.mark.parametrize(
+    ("kept", "named"),
+    [("fp8_e5m2", True), ("int8", True), ("nvfp4", True), ("fp4_e2m1", True),
+     ("bfloat16", False), ("auto", False)],
+)  # fmt: skip
+def test_a_cache_of_fewer_bits_that_nobody_asked_for_is_named(kept: str, named: bool) -> None:
+    e = with_facts(make(), facts(), facts(observed={"kv_cache_dtype": kept}))
+    assert faults(e) == ["kv_cache"] * named
 
 
 def test_a_gap_beyond_rounding_with_equal_weights_is_a_kernel() -> None:
