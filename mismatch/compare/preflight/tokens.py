@@ -22,7 +22,7 @@ LONG, FAR = 16, 0.15
 #: Moved to its right place, the same sequence must be this much nearer.
 NEARER = 0.25
 WORST = 128
-#: More sequences than this are not searched for each other's values: all against all.
+#: More sequences that are far off are not searched for each other's values: all against all.
 MOST_ROWS = 256
 #: A run of one id at the end of a row is padding from this length on.
 PADDED = 4
@@ -65,14 +65,18 @@ def shifted(e: Evidence) -> Iterator[Row]:
 
 def _best_shift(e: Evidence, row: slice) -> int:
     """0, or the shift at which a sequence that is far off comes near."""
-    if row.stop - row.start < LONG or not e.finite[row].all():
+    if not _is_far(e, row):
         return 0
     stands = _off(e, row, 0)
-    if stands < FAR:
-        return 0
     off = {k: _off(e, row, k) for k in SHIFTS}
     k = min(off, key=lambda by: off[by])
     return k if off[k] < NEARER * stands else 0
+
+
+def _is_far(e: Evidence, row: slice) -> bool:
+    """Whether a sequence is long enough, finite and so far off that it may be misplaced."""
+    is_whole = row.stop - row.start >= LONG and bool(e.finite[row].all())
+    return is_whole and float(np.mean(np.abs(e.d[row]))) >= FAR
 
 
 def _off(e: Evidence, row: slice, k: int) -> float:
@@ -87,8 +91,7 @@ def _off(e: Evidence, row: slice, k: int) -> float:
 
 def rows_swapped(e: Evidence) -> Iterator[Row]:
     """Sequences that are far from their own values and near to another sequence's."""
-    rows = [row for row in e.rows if row.stop - row.start >= LONG and e.finite[row].all()]
-    rows = rows[:MOST_ROWS]
+    rows = [row for row in e.rows if _is_far(e, row)][:MOST_ROWS]
     pairs = [(i, j) for i, row in enumerate(rows) for j in [_elsewhere(e, row, i, rows)] if j >= 0]
     if not pairs:
         return
@@ -97,7 +100,7 @@ def rows_swapped(e: Evidence) -> Iterator[Row]:
     yield failed(
         RUNG,
         "rows",
-        f"rows swapped: {len(pairs)} of {len(rows)} sequences fit another sequence's values; "
+        f"rows swapped: {len(pairs)} of {len(e.rows)} sequences fit another sequence's values; "
         f"those of sequence {names[0]} on {e.left.name} are those of {names[1]} on {e.right.name}",
         "Keep rows in one order from the rollout to the trainer: sort by an id, not by arrival.",
     )
@@ -107,8 +110,6 @@ def _elsewhere(e: Evidence, row: slice, own: int, rows: list[slice]) -> int:
     """The row whose right values fit this one's left values much better; -1 for none."""
     mine = e.left.logprob[row].astype(np.float64)
     stands = float(np.mean(np.abs(e.d[row])))
-    if stands < FAR:
-        return -1
     off = [_apart(mine, e.right.logprob[other]) for other in rows]
     j = int(np.argmin(off))
     return j if j != own and off[j] < NEARER * stands else -1

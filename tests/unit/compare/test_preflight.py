@@ -12,7 +12,7 @@ import pytest
 from mismatch.compare import distribution
 from mismatch.compare.distribution import Top
 from mismatch.compare.metrics import Aligned, measure
-from mismatch.compare.preflight import kernels, scale, weights
+from mismatch.compare.preflight import kernels, scale, tokens, weights
 from mismatch.compare.preflight.evidence import Evidence, Row, Side
 from mismatch.compare.preflight.ladder import climb
 
@@ -188,6 +188,20 @@ def test_values_of_another_row_are_named() -> None:
     e = right(make(), change)
     assert faults(e) == ["rows"]
     assert f"2 of {SEQUENCES}" in rung(e, "L1")["evidence"]
+
+
+def test_rows_are_searched_that_are_far_off_wherever_they_lie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The limit is on rows that may be swapped, not on the first ones of a long run."""
+
+    def change(v: np.ndarray) -> np.ndarray:
+        v[[20, 23]] = v[[23, 20]]
+        return v
+
+    monkeypatch.setattr(tokens, "MOST_ROWS", 4)
+    e = right(make(), change)
+    assert faults(e) == ["rows"] and f"2 of {SEQUENCES}" in rung(e, "L1")["evidence"]
 
 
 def test_a_sequence_that_is_there_twice_is_named() -> None:
