@@ -305,8 +305,8 @@ def compare(
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Dump files (or prime-rl's folder).")],
-    format: Annotated[str, typer.Option(help="jsonl or prime-rl.")],
+    files: Annotated[list[Path], typer.Argument(help="Dump files, or a folder that holds them.")],
+    format: Annotated[str, typer.Option(help="jsonl, prime-rl or nemo-rl.")],
     out: Out,
     json: Json = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """Log-probabilities a trainer already recorded: token ids with both sides' values.
 
-Both formats align to the whole sequence: the value at index t is the log-probability (nats) of
+All formats align to the whole sequence: the value at index t is the log-probability (nats) of
 token t given the tokens before it. Index 0 has nothing before it and is never read; neither is a
 value at a position that loss_mask leaves out. At a scored position null and NaN both mean NaN, and
 are kept.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mismatch.corpus import jsonl
+from mismatch.corpus import jsonl, nemo_rl
 from mismatch.corpus.jsonl import Place, shown
 from mismatch.errors import MismatchError
 from mismatch.model import LOGPROB_CEILING, Corpus
@@ -40,7 +40,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one exporter names things."""
+    """How one exporter names things. plain: its row -> one with token_ids and loss_mask."""
 
     format: str
     infer: str
@@ -48,6 +48,7 @@ class Dialect:
     schema_version: int | None
     mask_required: bool
     alignment: str
+    plain: Callable[[Place, dict[str, Any]], dict[str, Any]] = lambda _, row: row
 
 
 JSONL = Dialect(
@@ -68,6 +69,17 @@ PRIME_RL = Dialect(
     "token t given those before it; index 0 holds a filler.",
 )
 
+NEMO_RL = Dialect(
+    "nemo-rl",
+    "generation_logprobs",
+    "prev_logprobs",
+    None,
+    True,
+    "Full sequence, as NeMo-RL logs its training data: the value at t is the log-probability of "
+    "token t given those before it; index 0 holds 0, and padding was cut off.",
+    nemo_rl.plain,
+)
+
 
 def read_jsonl(files: list[Path]) -> Recorded:
     """Our own format, as `recorder.record` writes it: {token_ids, loss_mask, infer_logprobs,
@@ -80,22 +92,35 @@ def read_prime_rl(files: list[Path]) -> Recorded:
 
     files: rank_R.jsonl files, or folders that hold step_N/rank_R.jsonl somewhere beneath.
     """
-    return _read(PRIME_RL, [file for given in files for file in _rank_files(given)])
+    return _read(PRIME_RL, _found(files, "rank_R.jsonl", r"rank_\d+"))
+
+
+def read_nemo_rl(files: list[Path]) -> Recorded:
+    """NeMo-RL's train_data_step{N}.jsonl, which it writes into its log folder by default.
+
+    files: such files, or folders that hold them somewhere beneath.
+    """
+    return _read(NEMO_RL, _found(files, "train_data_stepN.jsonl", r"train_data_step\d+"))
 
 
 READERS: dict[str, Callable[[list[Path]], Recorded]] = {
     "jsonl": read_jsonl,
     "prime-rl": read_prime_rl,
+    "nemo-rl": read_nemo_rl,
 }
 
 
-def _rank_files(given: Path) -> list[Path]:
-    """A file as it is; of a folder the rank files beneath, step 2 before step 10."""
+def _found(given: list[Path], name: str, stem: str) -> list[Path]:
+    """Files as they are; of a folder those beneath with such a name, step 2 before step 10."""
+    return [file for one in given for file in _files(one, name, stem)]
+
+
+def _files(given: Path, name: str, stem: str) -> list[Path]:
     if not given.is_dir():
         return [given]
-    found = [p for p in given.rglob("rank_*.jsonl") if re.fullmatch(r"rank_\d+", p.stem)]
+    found = [p for p in given.rglob("*.jsonl") if re.fullmatch(stem, p.stem)]
     if not found:
-        raise MismatchError("file-missing", what="A file rank_R.jsonl beneath", file=given)
+        raise MismatchError("file-missing", what=f"A file {name} beneath", file=given)
     return sorted(found, key=_reading_order)
 
 
@@ -137,6 +162,7 @@ def _row(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(ids, mask, infer, train) of one row, each of the same length."""
     _check_schema(dialect, place, row)
+    row = dialect.plain(place, row)
     ids = jsonl.token_ids(place, row)
     if "loss_mask" in row or dialect.mask_required:
         mask = jsonl.loss_mask(place, row, len(ids))
@@ -173,7 +199,7 @@ def _speaks(dialect: Dialect, row: dict[str, Any]) -> bool:
 
 def _side(place: Place, row: dict[str, Any], field: str, length: int) -> list[Any]:
     """One side's raw values; a row in the other format's form is told so."""
-    for other in (JSONL, PRIME_RL):
+    for other in (JSONL, PRIME_RL, NEMO_RL):
         if field not in row and _speaks(other, row):
             todo = f"The row is in {other.format}'s form: import it as that format."
             raise place.bad(f"field '{field}' is missing", todo)

@@ -46,7 +46,16 @@ COMMANDS, GLOBAL = _words()
 #: What stands in the folder where the commands run, and what they take.
 FILES = ["run", "run/traces/hf/score-1", "run/traces/vllm/decode-1", "study.toml", "dump.jsonl"]
 FILES += ["ckpt", "ids.jsonl", "prompts.jsonl", "run/corpus", "new", "nowhere", "."]
-VALUES = [*FILES, *ENGINES, "toy:noise=0.1", "toy:dtype=fp16", "hf:dtype=bf16", "jsonl", "prime-rl"]
+VALUES = [
+    *FILES,
+    *ENGINES,
+    "toy:noise=0.1",
+    "toy:dtype=fp16",
+    "hf:dtype=bf16",
+    "jsonl",
+    "prime-rl",
+    "nemo-rl",
+]
 VALUES += ["decode", "rollout,decode", "batch", "none", "0", "1", "2", "-1", "1e9", "stale", "--"]
 VALUES += [f"{key}={x}" for key in [*METRICS][:5] for x in ("1e300", "-1", "nan", "x")]
 VALUES += ["excess.k3=1", folders.PAIR.id]

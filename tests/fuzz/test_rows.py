@@ -53,6 +53,10 @@ def a_dump(infer: str, train: str, **beside: Any) -> list[Any]:
 DUMPS = {
     "jsonl": a_dump("infer_logprobs", "train_logprobs"),
     "prime-rl": a_dump("inference_logprobs", "trainer_logprobs", schema_version=1),
+    "nemo-rl": [
+        {**row, "token_loss_mask": row["loss_mask"], "input_lengths": len(row["token_ids"])}
+        for row in a_dump("generation_logprobs", "prev_logprobs")
+    ],
 }
 
 

@@ -44,8 +44,25 @@ def prime(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
-MAKERS = {"jsonl": ours, "prime-rl": prime}
+def nemo(**changes: Any) -> dict[str, Any]:
+    """A row of NeMo-RL's log, padded to 6 tokens, every field in a slice of one."""
+    row = {
+        "content": ["a"],
+        "rewards": [0.5],
+        "input_lengths": [4],
+        "token_ids": [[5, 6, 7, 8, 0, 0]],
+        "token_loss_mask": [[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]],
+        "sample_loss_mask": [1.0],
+        "generation_logprobs": [[0.0, 0.0, -1.0, -2.0, 0.0, 0.0]],
+        "prev_logprobs": [[0.0, -0.5, -1.5, -2.5, 0.0, 0.0]],
+        "idx": 0,
+    }
+    return {**row, **changes}
+
+
+MAKERS = {"jsonl": ours, "prime-rl": prime, "nemo-rl": nemo}
 FIELDS = {
+    "nemo-rl": ("generation_logprobs", "prev_logprobs"),
     "jsonl": ("infer_logprobs", "train_logprobs"),
     "prime-rl": ("inference_logprobs", "trainer_logprobs"),
 }
@@ -77,6 +94,53 @@ def test_values_stand_at_their_own_token(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(found.infer[0], np.float32([np.nan, np.nan, -1, -2]))
     np.testing.assert_array_equal(found.train[0], np.float32([np.nan, np.nan, -1.5, -2.5]))
     assert found.infer[0].dtype == found.train[0].dtype == np.float32
+
+
+def test_nemo_rl_is_read_without_its_padding(tmp_path: Path) -> None:
+    """Slices of one are opened, padding is cut, a sample that does not train scores nothing."""
+    flat = {k: v[0] if isinstance(v, list) else v for k, v in nemo().items()}
+    for row in (nemo(), flat):
+        found = read("nemo-rl", tmp_path, row, nemo(sample_loss_mask=[0.0]))
+        assert [ids.tolist() for ids in found.corpus.token_ids] == [[5, 6, 7, 8]] * 2
+        assert [int(s.sum()) for s in found.corpus.scored] == [2, 0]
+        np.testing.assert_array_equal(found.infer[0], np.float32([np.nan, np.nan, -1, -2]))
+        np.testing.assert_array_equal(found.train[0], np.float32([np.nan, np.nan, -1.5, -2.5]))
+        assert (
+            found.about["format"] == "nemo-rl" and "padding was cut off" in found.about["alignment"]
+        )
+
+
+def test_a_row_that_is_not_nemo_rls_is_refused_by_its_field(tmp_path: Path) -> None:
+    """The field, the number or both lengths stand in the sentence."""
+    lacking = {k: v for k, v in nemo().items() if k != "prev_logprobs"}
+    cases = {
+        "field 'prev_logprobs' is missing": lacking,
+        "input_lengths is 7, token_ids has 6": nemo(input_lengths=[7]),
+        "input_lengths is true": nemo(input_lengths=True),
+        "prev_logprobs has 3 entries, token_ids has 6": nemo(prev_logprobs=[[0.0, -1.0, -1.0]]),
+        "loss_mask[2] is 0.5": nemo(token_loss_mask=[[0, 0, 0.5, 1, 0, 0]]),
+        "generation_logprobs[3] is 0.5, above 0": nemo(
+            generation_logprobs=[[0.0, 0.0, -1.0, 0.5, 0.0, 0.0]]
+        ),
+    }
+    for said, row in cases.items():
+        error = refusal("nemo-rl", tmp_path, nemo(), row)
+        assert error.code == "bad-row" and "line 2:" in error.message
+        assert said in error.message
+    assert (
+        "nemo-rl's form"
+        in refusal("jsonl", tmp_path, nemo(token_ids=[5, 6], loss_mask=[0, 1])).hint
+    )
+
+
+def test_a_folder_of_nemo_rls_log_is_read_in_order_of_steps(tmp_path: Path) -> None:
+    """Step 2 comes before step 10, and other files are left out."""
+    for step in (10, 2):
+        ids = [[step, 6, 7, 8, 0, 0]]
+        a_file(tmp_path / f"exp/train_data_step{step}.jsonl", nemo(token_ids=ids))
+    a_file(tmp_path / "exp/val_data_step2.jsonl", {"not": "ours"})
+    found = READERS["nemo-rl"]([tmp_path])
+    assert [int(ids[0]) for ids in found.corpus.token_ids] == [2, 10]
 
 
 @BOTH
@@ -250,12 +314,13 @@ def test_one_empty_file_among_others_is_an_error(tmp_path: Path, form: str) -> N
 
 VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2)
 LIST = st.lists(VALUE, max_size=4) | VALUE
-NAMES = ["token_ids", "loss_mask", "schema_version", *FIELDS["jsonl"], *FIELDS["prime-rl"]]
+NAMES = ["token_ids", "loss_mask", "schema_version", "input_lengths", "token_loss_mask"]
+NAMES += [name for names in FIELDS.values() for name in names]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
-    form=st.sampled_from(["jsonl", "prime-rl"]),
+    form=st.sampled_from(sorted(MAKERS)),
     changes=st.dictionaries(st.sampled_from(NAMES), LIST, max_size=3),
 )
 def test_garbage_never_gives_a_traceback(tmp_path: Path, form: str, changes: Any) -> None:
