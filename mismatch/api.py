@@ -280,11 +280,21 @@ def gate(
     maximum: Sequence[str] | str = (),
     minimum: Sequence[str] | str = (),
     pair: str | None = None,
+    junit: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Rules like `k3=1e-3` or `excess.k3=5e-4` against every train-infer pair, or the named one."""
+    """Rules like `k3=1e-3` or `excess.k3=5e-4` against every train-infer pair, or the named one.
+
+    junit: a file for CI, with a test case for each rule on each pair. It is written at once and
+    says that there is no verdict until there is one.
+    """
+    if junit is not None:
+        store.write_text(given_path(junit), reports.junit_xml([reports.UNFINISHED]))
     rules = [gates.parse_rule(text, "max", METRICS) for text in _listed(maximum)]
     rules += [gates.parse_rule(text, "min", METRICS) for text in _listed(minimum)]
-    return gates.judge(check(given_path(folder)), rules, pair)
+    verdict = gates.judge(check(given_path(folder)), rules, pair)
+    if junit is not None:
+        store.write_text(given_path(junit), reports.junit_xml(verdict["rules"]))
+    return verdict
 
 
 def engines() -> list[environment.Status]:

@@ -372,10 +372,13 @@ def gate(
     max: Annotated[list[str], typer.Option(help="KEY=X: the 95% bound must not exceed X.")] = [],  # noqa: B006
     min: Annotated[list[str], typer.Option(help="KEY=X: the 95% bound must reach X.")] = [],  # noqa: B006
     pair: Annotated[str | None, typer.Option(help="Only this pair.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="A junit.xml for CI: one test case a rule and pair.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Pass, fail, inconclusive or no evidence: exit 0, 1, 4, 4."""
-    verdict = api.gate(folder, maximum=max, minimum=min, pair=pair)
+    verdict = api.gate(folder, maximum=max, minimum=min, pair=pair, junit=junit)
     if json:
         print_json(verdict)
     else:
