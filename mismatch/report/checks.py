@@ -34,7 +34,14 @@ def _rank(verdict: str) -> int:
     return _ORDER.index(verdict) if verdict in _ORDER else 0
 
 
+#: As many pairs are named one by one.
+_NAMED = 6
+
+
 def where(ids: Sequence[str], pairs: Sequence[Pair]) -> str:
-    """The pairs of a check in few words."""
+    """Some of the pairs that were measured, in few words."""
     measured = [p for p in pairs if p.tokens]
-    return f"all {len(ids)} pairs" if len(ids) == len(measured) > 1 else ", ".join(ids)
+    if len(ids) == len(measured) > 1:
+        return f"all {len(ids)} pairs"
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return ", ".join(ids[:_NAMED]) + more

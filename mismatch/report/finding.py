@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mismatch.glossary import NOT_TRUSTED, WHY_NOT_TRUSTED
+from mismatch.report.checks import where
 from mismatch.report.noise import compared_floor, noise
 from mismatch.report.pairs import Estimate, Pair, lead, pairs_of
 from mismatch.report.words import (
@@ -71,7 +72,7 @@ def emulations(pairs: Sequence[Pair]) -> list[str]:
 def untrusted(pairs: Sequence[Pair]) -> list[str]:
     """One sentence that names the pairs with such an interval, and why; none where all hold."""
     named = [p.id for p in pairs if p.has_untrusted]
-    return [f"{', '.join(named)}: {NOT_TRUSTED}: {WHY_NOT_TRUSTED}."] if named else []
+    return [f"{where(named, pairs)}: {NOT_TRUSTED}: {WHY_NOT_TRUSTED}."] if named else []
 
 
 def finding(summary: Mapping[str, Any]) -> list[str]:

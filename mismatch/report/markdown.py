@@ -1,4 +1,5 @@
-"""report.md: what fits a pull request. All foreign text is escaped for GitHub's Markdown."""
+"""report.md: what fits a comment on a pull request. All foreign text is escaped for GitHub's
+Markdown."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 from mismatch.glossary import DISTRIBUTION
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import emulations, finding, untrusted, who_sampled
+from mismatch.report.fit import CELL, SENTENCE, Block, clipped, fitted, table
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
@@ -32,9 +34,19 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """An identifier. Neither a backtick nor a pipe can be escaped inside backticks in a table."""
-    plain = clean(text)
+    plain = clipped(clean(text), CELL)
     safe = plain and not set(plain) & set("`|")
     return f"`{plain}`" if safe else f"<code>{escape(plain)}</code>"
+
+
+def cell(text: str) -> str:
+    """Foreign text in a table: an engine's message may be a page of its own."""
+    return escape(clipped(text, CELL))
+
+
+def sentence(text: str) -> str:
+    """Foreign text outside of tables."""
+    return escape(clipped(text, SENTENCE))
 
 
 def markdown(
@@ -50,10 +62,10 @@ def markdown(
     pairs = pairs_of(summary)
     first = lead(pairs)
     blocks = [
-        _title(first),
-        "\n".join(_bold_head(line) for line in finding(summary)),
+        Block(_title(first)),
+        Block("\n".join(_bold_head(line) for line in finding(summary))),
         _pair_table(pairs),
-        _notes(pairs),
+        Block(_notes(pairs)),
         *_attributions(summary),
         _distributions(pairs),
         _failed(failures),
@@ -61,37 +73,46 @@ def markdown(
         _breakdown(first),
         _sides(first, differences),
     ]
-    return "\n\n".join(b for b in blocks if b) + "\n"
+    return fitted(blocks)
 
 
 def _title(first: Pair | None) -> str:
     if first is None:
         return "## Train–inference mismatch: no evidence"
     verdict = noise(first).verdict
-    return f"## Train–inference mismatch: {verdict} ({escape(first.path)})"
+    return f"## Train–inference mismatch: {verdict} ({cell(first.path)})"
 
 
 def _bold_head(line: str) -> str:
     head, _, rest = line.partition(": ")
-    return f"- **{escape(head)}:** {escape(rest)}"
+    return f"- **{cell(head)}:** {sentence(rest)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+#: Which tables lose rows first, where all is too long for a comment.
+CUT = ("pairs", "checks", "failed", "attributions", "breakdown", "distributions", "sides")
 
 
-def _pair_table(pairs: Sequence[Pair]) -> str:
+def _pair_table(pairs: Sequence[Pair]) -> Block:
     head = (
         "pair", "verdict", "tokens (sequences)", "k3 [95%]", "mean abs d [95%]",
         "floor k3, train or left", "floor k3, infer or right", "excess k3 [95%]",
     )  # fmt: skip
-    return _table(head, [_pair_row(p) for p in pairs]) if pairs else ""
+    rows = [_pair_row(p) for p in pairs]
+    return table(head, rows, cut=CUT.index("pairs"), first=_worth_keeping(pairs))
+
+
+def _worth_keeping(pairs: Sequence[Pair]) -> list[int]:
+    """What cannot be believed before the gaps, and large gaps before small ones."""
+
+    def rank(k: int) -> tuple[bool, float]:
+        return noise(pairs[k]).tone != "broken", -(pairs[k].metric("k3").value or 0.0)
+
+    return sorted(range(len(pairs)), key=rank)
 
 
 def _pair_row(pair: Pair) -> list[str]:
     found = noise(pair)
-    reason = f": {escape(found.reason)}" if found.tone == "broken" else ""
+    reason = f": {cell(found.reason)}" if found.tone == "broken" else ""
     return [
         code(pair.id),
         f"**{found.verdict}**{reason}",
@@ -124,7 +145,7 @@ def _floors(pair: Pair, slot: str) -> str:
 
 def _notes(pairs: Sequence[Pair]) -> str:
     notes = [*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)]
-    said = " ".join(map(escape, notes))
+    said = " ".join(map(sentence, notes))
     return (
         "d = lp_train - lp_infer in nats (left - right in pairs of another kind); "
         "k3 = mean(expm1(d) - d), log space, over tokens. Intervals are 95%, bootstrap over "
@@ -133,74 +154,79 @@ def _notes(pairs: Sequence[Pair]) -> str:
     )
 
 
-def _distributions(pairs: Sequence[Pair]) -> str:
+def _distributions(pairs: Sequence[Pair]) -> Block:
     found = [p for p in pairs if p.distribution]
-    if not found:
-        return ""
     keys = list(dict.fromkeys(k for p in found for k in p.distribution))
     rows = [[code(p.id), *(_value(p.of_distribution(k), p) for k in keys)] for p in found]
-    table = _table(("pair", *map(code, keys)), rows)
-    return _folded("Whole distribution: top-k, entropy, kept mass", f"{table}\n\n{DISTRIBUTION}")
+    return table(
+        ("pair", *map(code, keys)),
+        rows,
+        title="Whole distribution: top-k, entropy, kept mass" if found else "",
+        note=DISTRIBUTION if found else "",
+        cut=CUT.index("distributions"),
+    )
 
 
-def _attributions(summary: Mapping[str, Any]) -> list[str]:
+def _attributions(summary: Mapping[str, Any]) -> list[Block]:
     found = shares_of(summary)
     blocks = []
     for one in found:
-        rows = [[code(k.knob), *map(escape, cells(k)[1:])] for k in one.knobs]
-        title = f"### Which knob: {escape(one.title)}\n\n{escape(one.finding)}"
-        blocks.append(f"{title}\n\n{_table(HEAD, rows)}" if rows else title)
-    return [*blocks, escape(LEGEND)] if found else []
+        rows = [[code(k.knob), *map(cell, cells(k)[1:])] for k in one.knobs]
+        title = f"### Which knob: {cell(one.title)}\n\n{sentence(one.finding)}"
+        blocks.append(table(HEAD, rows, above=title, cut=CUT.index("attributions")))
+    return [*blocks, Block(escape(LEGEND))] if found else []
 
 
-def _failed(failures: Sequence[tuple[str, str]]) -> str:
-    if not failures:
-        return ""
-    rows = [[code(capture), escape(sentence)] for capture, sentence in failures]
-    return "### Captures that are missing\n\n" + _table(("capture", "what happened"), rows)
+def _failed(failures: Sequence[tuple[str, str]]) -> Block:
+    rows = [[code(capture), cell(sentence)] for capture, sentence in failures]
+    above = "### Captures that are missing" if failures else ""
+    return table(("capture", "what happened"), rows, above=above, cut=CUT.index("failed"))
 
 
-def _checks(pairs: Sequence[Pair]) -> str:
+def _checks(pairs: Sequence[Pair]) -> Block:
+    """What failed and what was not checked; what passed is counted, and told in report.html."""
+    found = grouped(pairs)
     rows = [
         [
-            escape(check.rung),
-            f"**{escape(check.verdict)}**",
-            escape(check.evidence),
-            escape(check.todo),
-            escape(where(ids, pairs)),
+            cell(check.rung),
+            f"**{cell(check.verdict)}**",
+            cell(check.evidence),
+            cell(check.todo),
+            cell(where(ids, pairs)),
         ]
-        for check, ids in grouped(pairs)
+        for check, ids in found
+        if check.verdict != "pass"
     ]
-    if not rows:
-        return NOT_RUN
     head = ("check", "verdict", "evidence", "to do", "pairs")
-    return _folded(f"Preflight: {escape(tally(pairs))}", _table(head, rows))
+    said = f"Preflight: {cell(tally(pairs))}"
+    if not rows:
+        return Block(f"{said}. report.html has the evidence." if found else NOT_RUN)
+    note = "What passed, and on what evidence, is in report.html."
+    return table(head, rows, title=said, note=note, cut=CUT.index("checks"))
 
 
-def _breakdown(first: Pair | None) -> str:
+def _breakdown(first: Pair | None) -> Block:
     rows = [] if first is None else first.breakdown("infer_prob")
     if first is None or not rows:
-        return ""
-    table = [
+        return Block()
+    lines = [
         [
-            escape(row.label),
+            cell(row.label),
             f"{row.tokens:,}",
             *(_value(row.metric(k), first) for k in ("abs_logprob_diff_mean", "logprob_diff_mean")),
         ]
         for row in rows
     ]
     head = (f"{first.sides[1]} probability", "tokens", "mean abs d [95%]", "mean d [95%]")
-    return _folded(f"Gap by probability ({escape(first.id)}, log space)", _table(head, table))
+    title = f"Gap by probability ({cell(first.id)}, log space)"
+    return table(head, lines, title=title, cut=CUT.index("breakdown"))
 
 
-def _sides(first: Pair | None, differences: Sequence[Difference] | None) -> str:
+def _sides(first: Pair | None, differences: Sequence[Difference] | None) -> Block:
     if first is None or not differences:
-        return ""
-    rows = [[code(name), escape(left), escape(right)] for name, left, right in differences]
+        return Block()
+    rows = [[code(name), cell(left), cell(right)] for name, left, right in differences]
     left, right = first.traces
     head = ("fact", f"{first.sides[0]}: {code(left)}", f"{first.sides[1]}: {code(right)}")
-    return _folded(f"How the two sides differ ({len(rows)} facts)", _table(head, rows))
-
-
-def _folded(title: str, body: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+    title = f"How the two sides differ ({len(rows)} facts)"
+    return table(head, rows, title=title, cut=CUT.index("sides"))
