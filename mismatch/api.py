@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mismatch
 from mismatch import gate as gates
@@ -41,9 +41,13 @@ from mismatch.verbs.run import Notify
 from mismatch.verbs.run import capture as capture_cells
 from mismatch.verbs.run import run as run_request
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = [
     "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
-    "engine_options", "engines", "failures", "gate", "import_dumps", "plan", "preflight", "record",
+    "engine_options", "engines", "failures", "figure", "gate", "import_dumps", "plan", "plot",
+    "preflight", "record",
     "report", "retokenize", "run", "run_study", "selftest",
 ]  # fmt: skip
 
@@ -295,6 +299,30 @@ def gate(
     if junit is not None:
         store.write_text(given_path(junit), reports.junit_xml(verdict["rules"]))
     return verdict
+
+
+def figure(name: str, folder: str | Path, pair: str | None = None, by: str | None = None) -> Figure:
+    """A matplotlib Figure of a run folder: gap, hist, scatter, by, drift, ess, corrections or
+    waterfall. pair: its id; by: what the figure `by` cuts by.
+    """
+    from mismatch.report import figures  # matplotlib takes a second: only those who draw wait
+
+    return figures.figure(name, given_path(folder), check(given_path(folder)), pair, by)
+
+
+def plot(
+    name: str,
+    folder: str | Path,
+    out: str | Path | None = None,
+    pair: str | None = None,
+    by: str | None = None,
+) -> Path:
+    """Write that figure as PNG, PDF or SVG, by the suffix of `out` (NAME.png); returns the file."""
+    from mismatch.report import figures
+
+    file = given_path(out or f"{name}.png")
+    figures.save(figure(name, folder, pair, by), file)
+    return file
 
 
 def engines() -> list[environment.Status]:

@@ -367,6 +367,30 @@ def report(folder: Folder, json: Json = False) -> None:
 
 
 @app.command()
+def plot(
+    name: Annotated[
+        str, typer.Argument(help="gap, hist, scatter, by, drift, ess, corrections or waterfall.")
+    ],
+    folder: Folder,
+    pair: Annotated[
+        str | None, typer.Option(help="A pair's id (an attribution's, for waterfall).")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="by: probability, position, length, entropy, token_type or turn."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg (NAME.png).")] = None,
+    json: Json = False,
+) -> None:
+    """Draw one figure, fit for a paper: one column wide, with n and intervals in its caption."""
+    file = api.plot(name, folder, out, pair, by)
+    if json:
+        print_json({"written": [file.name]})
+    else:
+        say(OUT, str(file))
+
+
+@app.command()
 def gate(
     folder: Folder,
     max: Annotated[list[str], typer.Option(help="KEY=X: the 95% bound must not exceed X.")] = [],  # noqa: B006

@@ -193,6 +193,13 @@ ERRORS: dict[str, Entry] = {
         "{left} and {right} are not comparable: {reason}.",
         "Compare traces that replayed the same corpus.",
     ),
+    # figures
+    "unknown-figure": Entry(
+        BAD_INPUT, "There is no figure '{name}'.", "Figures: {known}.{hint_extra}"
+    ),
+    "nothing-to-plot": Entry(
+        NO_EVIDENCE, "{figure} has nothing to draw of {what}: {reason}.", "{todo}"
+    ),
     # gate
     "unknown-metric": Entry(
         BAD_INPUT, "There is no metric '{metric}' to gate on.", "{known}{hint_extra}"

@@ -103,6 +103,16 @@ def test_guests_import_the_wire_and_their_own_engine_alone(path: Path) -> None:
     assert {d for d in foreign if not {d, d.rpartition(".")[0]} & allowed} <= {"mismatch.engines"}
 
 
+def test_only_what_draws_imports_matplotlib() -> None:
+    """Importing the command line or the api never waits for matplotlib: the figures import it, and
+    they are imported inside the functions that draw."""
+    for path in (p for p in _modules() if p.parent.name != "figures"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        at_once = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {f"{getattr(n, 'module', '')}.{a.name}" for n in at_once for a in n.names}
+        assert not any("matplotlib" in n or n.endswith(".figures") for n in names), path
+
+
 def test_nothing_reads_a_pickle() -> None:
     """No module loads pickles or evaluates text as code."""
     for path in _modules():

@@ -1,0 +1,322 @@
+"""Figures of what summary.json says: the pairs, a gap by bin, ESS by length, corrections, knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from mismatch.errors import MismatchError, suggest
+from mismatch.report.axes import LogAxis, log_axis
+from mismatch.report.figures import style
+from mismatch.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
+from mismatch.report.noise import compared_floor
+from mismatch.report.pairs import NOTHING, SLOTS, Bin, Estimate, Pair, estimate
+from mismatch.report.shares import Shares, percent, shares_of
+from mismatch.report.words import clean, count, sample_size
+
+#: Rows that one page can hold.
+_MOST_PAIRS = 30
+
+
+def nothing(figure: str, what: str, reason: str, todo: str) -> MismatchError:
+    return MismatchError("nothing-to-plot", figure=figure, what=what, reason=reason, todo=todo)
+
+
+AGAIN = "Measure the folder again with this release: compare DIR."
+
+
+# ---------------------------------------------------------------- gap
+
+
+def gap(pairs: Sequence[Pair]) -> Figure:
+    """k3 of each pair with its interval, and the floors of both sides."""
+    measured = [p for p in pairs if p.metric("k3").value is not None]
+    if not measured:
+        raise nothing("gap", "this folder", "no pair has a number", "Run it again.")
+    order = sorted(measured, key=lambda p: -(p.metric("k3").value or 0.0))
+    shown = [p for p in measured if p in order[:_MOST_PAIRS]]
+    axis = log_axis([v for p in shown for e in _row(p).values() for v in (e.value, e.low, e.high)])
+    figure, (axes,) = style.new(0.55 + 0.3 * len(shown))
+    for row, pair in enumerate(shown):
+        _strip(axes, pair, axis, -float(row))
+    _axis_with_zero(axes, axis)
+    axes.set(ylim=(0.55 - len(shown), 0.85), yticks=[], xlabel="k3 (nats per token)")
+    axes.spines["left"].set_visible(False)
+    style.legend_above(axes, columns=3)
+    cut = (
+        f"The {len(shown)} largest of {len(measured)} pairs." if len(shown) < len(measured) else ""
+    )
+    lost = len(pairs) - len(measured)
+    style.caption(
+        figure,
+        f"k3 = mean(expm1(d) - d), d = lp_train - lp_infer (left - right inside one engine). "
+        f"{_sizes(shown)} {style.INTERVALS} Floor: a side against itself, batched otherwise "
+        "(else: repeated).",
+        style.doubts([e for p in shown for e in _row(p).values()]),
+        f"Below 1e{axis.first}: drawn there." if _is_below(shown, axis) else "",
+        f"The {len(shown)} largest of {len(measured)} pairs." if cut else "",
+        f"No evidence for {count(lost, 'more pair')}." if lost else "",
+    )
+    return figure
+
+
+def _is_below(pairs: Sequence[Pair], axis: LogAxis) -> bool:
+    values = [e.value for p in pairs for e in _row(p).values()]
+    return any(v is not None and 0 < v < 10.0**axis.first for v in values)
+
+
+def _sizes(pairs: Sequence[Pair]) -> str:
+    sizes = dict.fromkeys(sample_size(p.tokens, p.sequences) for p in pairs)
+    return "; ".join(sizes) + "." if len(sizes) < 4 else "n beside each pair."
+
+
+def _row(pair: Pair) -> dict[str, Estimate]:
+    name = compared_floor(pair) or "batch"
+    floors = {slot: pair.floor(name, slot, "k3") or NOTHING for slot in SLOTS}
+    return {"gap": pair.metric("k3"), **floors}
+
+
+#: part of a row -> label, colour, marker, how far above its line.
+_PARTS = {
+    "gap": ("gap", BLUE, "o", 0.0),
+    "train": ("floor, train or left", ORANGE, "s", 0.16),
+    "infer": ("floor, infer or right", GREEN, "^", -0.16),
+}
+
+
+def _strip(axes: Axes, pair: Pair, axis: LogAxis, y: float) -> None:
+    axes.text(
+        0.0, y + 0.3, clean(f"{pair.path}: {pair.setup}, n = {pair.tokens:,} ({pair.sequences})"),
+        fontsize=5.5, color="#404040", va="bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4}, zorder=0.9,
+    )  # fmt: skip
+    for part, found in _row(pair).items():
+        label, color, marker, above = _PARTS[part]
+        label = label if y == 0 else "_"
+        if found.value is None:
+            axes.plot([], [], marker, color=color, markersize=3.5, label=label)
+            continue
+        if found.low is not None and found.high is not None:
+            ends = [axis.at(found.low), axis.at(found.high)]
+            axes.plot(ends, [y + above] * 2, color=color, linestyle="-" if found.trusted else ":")
+        axes.plot(
+            [axis.at(found.value)], [y + above], marker, color=color, label=label, markersize=3.5,
+            markerfacecolor=color if found.trusted else "white", markeredgewidth=0.9,
+        )  # fmt: skip
+
+
+def _axis_with_zero(axes: Axes, axis: LogAxis) -> None:
+    """0 has a place of its own, which a logarithm lacks."""
+    axes.set_xticks([t.at for t in axis.ticks], [t.label for t in axis.ticks])
+    axes.set_xlim(-0.02, 1.02)
+    axes.axvline(axis.ZERO * 0.75, color=GREY, linewidth=0.5, linestyle=(0, (1, 2)))
+    axes.grid(axis="x")
+
+
+# ---------------------------------------------------------------- by
+
+#: What is asked for -> key of the summary's breakdowns, name of the axis.
+BY = {
+    "probability": ("infer_prob", "{right} probability of the token"),
+    "position": ("position", "position after the first scored token"),
+    "length": ("length", "scored tokens of the sequence"),
+    "entropy": ("entropy", "entropy (nats)"),
+    "token_type": ("token_type", "kind of token"),
+    "turn": ("turn", "turn"),
+}
+
+
+def by(pair: Pair, key: str) -> Figure:
+    """mean |d| and mean d of each bin, with the floors of the whole pair."""
+    name = {"infer_prob": "probability"}.get(key, key.replace("-", "_"))
+    if name not in BY:
+        takes = ", ".join(BY)
+        raise MismatchError(
+            "option-value", option="by", value=key, takes=takes, hint_extra=suggest(key, BY)
+        )
+    column, title = BY[name]
+    rows = [row for row in pair.breakdown(column) if row.tokens]
+    if not rows:
+        raise nothing("by", f"pair {pair.id}", f"it has no breakdown by {name}", AGAIN)
+    figure, (axes,) = style.new(2.1)
+    for k, row in enumerate(rows):
+        style.interval(
+            axes, k - 0.12, row.metric("abs_logprob_diff_mean"), BLUE, label=_once(k, "mean |d|")
+        )
+        style.interval(
+            axes, k + 0.12, row.metric("logprob_diff_mean"), VERMILLION, marker="s",
+            label=_once(k, "mean d"),
+        )  # fmt: skip
+    named = _floor_lines(axes, pair)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set_xticks(range(len(rows)), [_bin(row, len(rows)) for row in rows])
+    axes.set(xlabel=title.format(right=pair.sides[1]), ylabel="nats per token")
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.yaxis.set_major_formatter(FuncFormatter(style.plain))
+    axes.grid(axis="y")
+    style.legend_above(axes, columns=4)
+    keys = ("abs_logprob_diff_mean", "logprob_diff_mean")
+    seen = [row.metric(key) for row in rows for key in keys]
+    counts = "n: tokens of the bin."
+    style.caption(figure, style.about(pair), counts, style.INTERVALS, named, style.doubts(seen))
+    return figure
+
+
+def _once(k: int, label: str) -> str:
+    return label if k == 0 else ""
+
+
+def _bin(row: Bin, bins: int) -> str:
+    label = clean(row.label)
+    if bins > 4:
+        label = label.replace(", ", ",\n").replace("/", "/\n")
+    return f"{label}\nn={_n(row.tokens)}"
+
+
+def _n(n: int) -> str:
+    return f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k" if n < 10**6 else f"{n / 10**6:.1f}M"
+
+
+def _floor_lines(axes: Axes, pair: Pair) -> str:
+    """mean |d| of each side against itself, dashed; a sentence where there is one."""
+    name = compared_floor(pair)
+    drawn = False
+    for slot, side, color in zip(SLOTS, pair.sides, (ORANGE, GREEN), strict=True):
+        found = pair.floor(name, slot, "abs_logprob_diff_mean") if name else None
+        if found is not None and found.value is not None:
+            axes.axhline(
+                found.value, color=color, linestyle=(0, (4, 2)), label=f"floor {side}", zorder=1
+            )
+            drawn = True
+    return f"Dashed: mean |d| of a side against itself ({name} floor), all tokens." if drawn else ""
+
+
+# ---------------------------------------------------------------- ess
+
+
+def ess(pair: Pair) -> Figure:
+    """ESS of the importance weights of prefixes, against what k3 alone predicts."""
+    rows: Sequence[Mapping[str, Any]] = pair.raw.get("ess_by_length") or []
+    found = [estimate(row["ess"]) for row in rows]
+    if not any(e.value is not None for e in found):
+        raise nothing("ess", f"pair {pair.id}", "it has no ESS by length", AGAIN)
+    figure, (axes,) = style.new(2.1)
+    for k, (row, one) in enumerate(zip(rows, found, strict=True)):
+        style.interval(axes, float(row["length"]), one, BLUE, label=_once(k, "measured"))
+    known = [(row["length"], row["predicted"]) for row in rows if row.get("predicted") is not None]
+    if known:
+        lengths, values = zip(*known, strict=True)
+        axes.plot(lengths, values, "--", color=VERMILLION, label="exp(-2 L k3)", zorder=1)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([row["length"] for row in rows], [_prefix(row) for row in rows])
+    axes.minorticks_off()
+    axes.set(xlabel="length of the prefix L (scored tokens)", ylabel="ESS / n", ylim=(0, 1.05))
+    axes.grid(axis="y")
+    style.legend_above(axes)
+    what = (
+        "ESS/n = (ΣR)²/(nΣR²), R = exp of the sum of d over the first L scored tokens, over the n "
+        "sequences that have so many. Predicted: independent d of the pair's k3."
+    )
+    style.caption(figure, style.about(pair), what, style.INTERVALS, style.doubts(found))
+    return figure
+
+
+def _prefix(row: Mapping[str, Any]) -> str:
+    return f"{row['length']:,}\nn={row['sequences']:,}"
+
+
+# ---------------------------------------------------------------- corrections
+
+
+def corrections(pair: Pair) -> Figure:
+    """What each correction touches, and the effective sample that it leaves."""
+    rows: Sequence[Mapping[str, Any]] = pair.raw.get("corrections") or []
+    if not rows:
+        raise nothing("corrections", f"pair {pair.id}", "no correction was measured", AGAIN)
+    figure, panels = style.new(0.6 + 0.21 * len(rows), columns=2)
+    for axes, key, title in zip(panels, ("affected", "ess"), ("affected", "ESS / n"), strict=True):
+        for k, row in enumerate(rows):
+            found, color = estimate(row[key]), BLUE if row["level"] == "token" else ORANGE
+            _lying(axes, -float(k), found, color)
+        axes.set(xlabel=title, ylim=(0.6 - len(rows), 0.6))
+        axes.set_yticks([-k for k in range(len(rows))], [clean(str(r["name"])) for r in rows])
+        axes.grid(axis="x")
+    panels[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
+    panels[1].tick_params(labelleft=False)
+    panels[1].set_xlim(left=min(0.0, panels[1].get_xlim()[0]), right=1.03)
+    panels[0].set_xlim(left=0.0 - 0.02 * panels[0].get_xlim()[1])
+    rules = "; ".join(f"{row['name']}: {row['rule']}" for row in rows if row.get("rule"))
+    what = (
+        "Affected: share of tokens (blue) or of sequences (orange) that are truncated or dropped. "
+        f"ESS/n = (Σw)²/(nΣw²) of the weights that are left. {rules}."
+    )
+    seen = [estimate(row[key]) for row in rows for key in ("affected", "ess")]
+    style.caption(figure, style.about(pair), what, style.INTERVALS, style.doubts(seen))
+    return figure
+
+
+def _lying(axes: Axes, y: float, found: Estimate, color: str) -> None:
+    if found.value is None:
+        axes.text(0, y, "no evidence", fontsize=5.5, color=GREY, va="center")
+        return
+    if found.low is not None and found.high is not None:
+        line = "-" if found.trusted else ":"
+        axes.plot([found.low, found.high], [y, y], color=color, linestyle=line, linewidth=1.1)
+    face = color if found.trusted else "white"
+    axes.plot([found.value], [y], "o", color=color, markerfacecolor=face, markersize=3.5)
+
+
+# ---------------------------------------------------------------- waterfall
+
+
+def waterfall(summary: Mapping[str, Any], name: str | None) -> Figure:
+    """Each knob's share as a step from 0 to the whole gap; a negative one steps back."""
+    one = _attribution(shares_of(summary), name)
+    knobs = [k for k in one.knobs if k.share.value is not None]
+    if not knobs:
+        todo = "Take the corners that are missing."
+        raise nothing("waterfall", f"attribution {one.id}", one.finding.rstrip("."), todo)
+    figure, (axes,) = style.new(0.55 + 0.24 * len(knobs))
+    end = 0.0
+    for row, knob in enumerate(knobs):
+        step = knob.share.value or 0.0
+        color = VERMILLION if step < 0 else BLUE
+        axes.barh(-row, step, left=end, height=0.6, color=color)
+        end += step
+        ends = [0.0 if knob.share.low is None else knob.share.low - step,
+                0.0 if knob.share.high is None else knob.share.high - step]  # fmt: skip
+        axes.plot([end + ends[0], end + ends[1]], [-row, -row], color="black", linewidth=0.8)
+        if row + 1 < len(knobs):
+            axes.plot([end, end], [-row - 0.3, -row - 0.7], color=GREY, linewidth=0.6)
+    labels = [f"{clean(k.knob)}\n{percent(k.share)}" for k in knobs]
+    axes.set_yticks([-k for k in range(len(knobs))], labels)
+    axes.set(xlabel="share of the gap", ylim=(0.5 - len(knobs), 0.5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.axvline(1, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
+    axes.grid(axis="x")
+    what = (
+        "Share: <phi, d> / <d, d> over tokens, phi the knob's Shapley effect on d = lp at the left "
+        "end - lp at the right end (nats). Bars in black: 95%, bootstrap-t over sequences."
+    )
+    style.caption(figure, f"{one.title}.", what, one.finding)
+    return figure
+
+
+def _attribution(found: Sequence[Shares], name: str | None) -> Shares:
+    if not found:
+        todo = "Add [[attribute]] with left, right and path to the study file, and run it."
+        raise nothing("waterfall", "this folder", "it has no attribution", todo)
+    if name is None:
+        return found[0]
+    for one in found:
+        if one.id == name:
+            return one
+    known = [one.id for one in found]
+    raise MismatchError(
+        "no-such-pair", pair=name, known=", ".join(known), hint_extra=suggest(name, known)
+    )
