@@ -31,6 +31,7 @@ from mismatch.selftest import run as selftests
 from mismatch.selftest.captures import Setup
 from mismatch.shapes import Failure
 from mismatch.study import in_small, read_study
+from mismatch.verbs import diff as diffs
 from mismatch.verbs import imports, traces
 from mismatch.verbs import retokenize as retokenized
 from mismatch.verbs.conclude import conclude
@@ -46,9 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
-    "engine_options", "engines", "failures", "figure", "gate", "import_dumps", "plan", "plot",
-    "preflight", "record",
-    "report", "retokenize", "run", "run_study", "selftest",
+    "diff", "engine_options", "engines", "failures", "figure", "gate", "import_dumps", "plan",
+    "plot", "preflight", "record", "report", "retokenize", "run", "run_study", "selftest",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -232,6 +232,15 @@ def compare(folder: str | Path) -> dict[str, Any]:
 def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
     """Compare two sealed traces, from wherever they were taken; they are copied into `out`."""
     return traces.compare_traces(given_path(left), given_path(right), given_path(out))
+
+
+def diff(old: str | Path, new: str | Path, pair: str | None = None) -> dict[str, Any]:
+    """What changed between two run folders, say before and after an upgrade: each key metric with
+    the interval of its difference, what made the traces, and the preflight rungs.
+
+    pair: only this one; `OLD_ID=NEW_ID` matches two of different names.
+    """
+    return diffs.diff(given_path(old), given_path(new), pair)
 
 
 def retokenize(

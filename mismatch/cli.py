@@ -28,7 +28,7 @@ from mismatch.errors import (
     MismatchError,
 )
 from mismatch.progress import Progress
-from mismatch.report import cells, ladder, tables
+from mismatch.report import cells, change, ladder, tables
 from mismatch.screen import ERR, OUT, print_error, print_json, print_verdict, say
 
 app = typer.Typer(
@@ -301,6 +301,23 @@ def compare(
             what="compare takes one run folder, or two traces and --out.",
             todo="compare DIR | compare TRACE_A TRACE_B --out DIR",
         )
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="A run folder, say from before an upgrade.")],
+    new: Annotated[Path, typer.Argument(help="The one to hold against it.")],
+    pair: Annotated[
+        str | None, typer.Option(help="Only this pair; OLD_ID=NEW_ID matches two names.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What changed between two runs, and whether it is more than noise. Exit 0: it is no gate."""
+    found = api.diff(old, new, pair)
+    if json:
+        print_json(found)
+    else:
+        change.diff(found, OUT)
 
 
 @app.command("import")

@@ -188,6 +188,11 @@ ERRORS: dict[str, Entry] = {
     "no-such-pair": Entry(
         BAD_INPUT, "There is no pair '{pair}' here.", "Pairs: {known}.{hint_extra}"
     ),
+    "no-common-pair": Entry(
+        NOTHING_SELECTED,
+        "{old} and {new} have no pair in common: {in_old}; against {in_new}.",
+        "Match two of different names: --pair OLD_ID=NEW_ID.",
+    ),
     "not-comparable": Entry(
         NOT_COMPARABLE,
         "{left} and {right} are not comparable: {reason}.",

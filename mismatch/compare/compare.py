@@ -60,7 +60,7 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
         store.discard(store.comparison_folder(root, spec.id))
         return _failed(root, spec, missing)
     gap = align(traces[spec.left], traces[spec.right])
-    measured = measure(gap, _floors(spec, traces), seed=SEED)
+    measured = measure(gap, floors_of(spec, traces), seed=SEED)
     left, right = (
         store.read_provenance(store.trace_folder(root, t)) for t in (spec.left, spec.right)
     )
@@ -134,7 +134,7 @@ def _distribution(
     return measure_distribution(gap.sequence, found, seed=SEED)
 
 
-def _floors(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:
+def floors_of(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:
     """Capture 1 of each side against its other captures, as far as they were sealed."""
     floors: dict[str, dict[str, list[Aligned]]] = {}
     for name, sides in spec.floors.items():

@@ -1,0 +1,121 @@
+"""What `diff` found, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mismatch.glossary import NOT_TRUSTED
+from mismatch.report.pairs import Estimate, estimate
+from mismatch.report.words import NONE, brackets, clean, number, sample_size
+
+_STYLE = {"worse": "bold red", "better": "bold green", "changed": "bold yellow"}
+#: Facts shown one by one; --json has all.
+_FACTS = 12
+
+NOTE = (
+    "old and new: as each run's summary has them. difference: new - old; ratio: new / old. 95%, "
+    "bootstrap-t over sequences. More than noise: that interval leaves out 0, and drawing by lot "
+    "which run is which makes a difference as large in at most 5% of draws (chance). Where nothing "
+    "changed, up to 1 metric in 20 comes out so."
+)
+
+
+def diff(found: Mapping[str, Any], console: Console) -> None:
+    """A table for each pair, and below it what changed in what made it."""
+    for pair in found["pairs"]:
+        _say(console, _title(pair), "bold")
+        console.print(_table(pair["metrics"], console.width >= _WIDE))
+        for line in _below(pair):
+            _say(console, line)
+        console.print()
+    for where, key in (("old", "only_old"), ("new", "only_new")):
+        if found[key]:
+            _say(console, f"Only in the {where} run: {', '.join(found[key])}.")
+    _say(console, NOTE, "dim")
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(clean(line), style=style))
+
+
+def _title(pair: Mapping[str, Any]) -> str:
+    same = pair["id"] == pair["new_id"]
+    name = pair["id"] if same else f"{pair['id']} -> {pair['new_id']}"
+    sizes = [sample_size(n, s) for n, s in zip(pair["tokens"], pair["sequences"], strict=True)]
+    size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} -> {sizes[1]}"
+    return f"{name} ({size}; {pair['how']})"
+
+
+#: Longer names stand on two lines, so that all columns fit on 80 columns; the ratio takes more.
+_NAME, _WIDE = 12, 100
+
+
+def _table(metrics: Mapping[str, Mapping[str, Any]], wide: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    parts = ("old", "new", "difference", *(["ratio"] if wide else []))
+    table.add_column("metric", min_width=_NAME, overflow="fold")
+    for head in (*parts, "more than\nnoise?\n(chance)"):
+        table.add_column(head, overflow="fold")
+    for key, row in metrics.items():
+        values = (_cell(estimate(row[part])) for part in parts)
+        table.add_row(_name(key), *values, _verdict(row))
+    return table
+
+
+def _name(key: str) -> str:
+    """Broken after an underscore where it is long."""
+    lines = [""]
+    for part in key.replace("_", "_ ").split():
+        lines[-1:] = [lines[-1], part] if len(lines[-1] + part) > _NAME else [lines[-1] + part]
+    return "\n".join(lines)
+
+
+def _cell(found: Estimate) -> str:
+    if found.value is None:
+        return NONE
+    mark = "" if found.trusted else "\n" + NOT_TRUSTED.replace(" ", "\n", 1)
+    beside = brackets(found, digits=2) if found.has_interval else "no interval"
+    return f"{number(found.value)}\n{beside}{mark}"
+
+
+def _verdict(row: Mapping[str, Any]) -> Text:
+    word = str(row["verdict"]).rpartition(": ")[2]
+    said = {"not more than noise": "no", "no evidence": "unknown"}.get(word, word)
+    chance = "" if row["chance"] is None else f"\n({_percent(row['chance'])})"
+    return Text(f"{said}{chance}", style=_STYLE.get(word, "dim"))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share < 0.01 else f"{share:.0%}"
+
+
+def _below(pair: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    reasons: dict[str, list[str]] = {}
+    for key, row in pair["metrics"].items():
+        if row["reason"]:
+            reasons.setdefault(row["reason"], []).append(key)
+    lines += [f"No evidence on {', '.join(keys)}: {why}." for why, keys in reasons.items()]
+    for side, rows in pair["changed"].items():
+        lines += _facts(side, rows)
+    for rung in pair["preflight"]:
+        said = f"Check '{rung['rung']}': {rung['old']} -> {rung['new']}. {rung['evidence']}"
+        lines.append(said.rstrip())
+    who = pair["sampled_by"]
+    if who[0] != who[1]:
+        lines.append(f"Who sampled the ids: {who[0]} -> {who[1]}.")
+    return lines
+
+
+def _facts(side: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return [f"{side}: every recorded fact is the same."]
+    shown = [f"  {name}: {old} -> {new}" for name, old, new in rows[:_FACTS]]
+    more = [f"  and {len(rows) - _FACTS} more facts (--json)"] if len(rows) > _FACTS else []
+    return [f"{side}: {len(rows)} facts changed", *shown, *more]
