@@ -1,4 +1,4 @@
-"""What the README tells a reader to type is what the program takes."""
+"""What the README and the documents tell a reader to type is what the program takes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from mismatch.cli import app
 from mismatch.corpus.recorded import READERS
 from mismatch.engines import parse_condition
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+TRAINER = (ROOT / "docs/your-trainer.md").read_text(encoding="utf-8")
 
 
 def _commands() -> list[list[str]]:
-    """Every `mismatch-probe ...` line of the README's indented blocks, continuations joined."""
-    text = README.replace("\\\n", " ")
+    """Every `mismatch-probe ...` line of their indented blocks, continuations joined."""
+    documents = [README, *(p.read_text(encoding="utf-8") for p in sorted(ROOT.glob("docs/*.md")))]
+    text = "\n".join(documents).replace("\\\n", " ")
     lines = re.findall(r"^    mismatch-probe (.+)$", text, re.MULTILINE)
-    return [line.split("#")[0].split() for line in lines]
+    return [line.split("#")[0].split() for line in dict.fromkeys(lines)]
 
 
 @pytest.mark.parametrize("words", _commands(), ids=" ".join)
@@ -39,14 +43,10 @@ def test_the_first_two_command_lines_are_demo_and_test() -> None:
     assert [line.split("#")[0].strip() for line in block[:2]] == ["make demo", "make test"]
 
 
-def _study_section() -> str:
-    return README.split("## Many conditions: a study")[1].split("\n## ")[0]
-
-
 @pytest.mark.parametrize("key", [*study._File.model_fields, *study._Attribution.model_fields])
 def test_every_key_of_a_study_is_named(key: str) -> None:
     """A key that the section on studies leaves out would be found in the code alone."""
-    assert re.search(rf"(`|^|\[|# or ){key}\b", _study_section(), re.MULTILINE)
+    assert re.search(rf"(`|^|\[|# or ){key}\b", STUDIES, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_every_key_of_a_study_is_named(key: str) -> None:
 )  # fmt: skip
 def test_ids_are_made_as_the_readme_says(spec: str, word: str) -> None:
     """A reader guesses an id from these."""
-    assert parse_condition(spec).id.endswith(f"-{word}") and f"`{word}`" in _study_section()
+    assert parse_condition(spec).id.endswith(f"-{word}") and f"`{word}`" in STUDIES
 
 
 def _trainer_values() -> dict[str, np.ndarray]:
@@ -97,7 +97,7 @@ def test_the_recorder_snippets_write_what_import_reads(
 ) -> None:
     """The ten lines for each trainer run as printed, and d comes back with its sign."""
     monkeypatch.chdir(tmp_path)
-    snippet = re.findall(rf"\*\*{name}\*\*.*?```python\n(.*?)```", README, re.DOTALL)[0]
+    snippet = re.findall(rf"\*\*{name}\*\*.*?```python\n(.*?)```", TRAINER, re.DOTALL)[0]
     exec(snippet, _scope(name, step=4))
     dump = READERS["jsonl"]([tmp_path / "mismatch-4.jsonl"])
     assert [len(ids) for ids in dump.corpus.token_ids] == [5, 5]
