@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mismatch import store
 from mismatch.engines.base import Engine
+from mismatch.engines.python.source import unclear
 from mismatch.errors import MismatchError
 from mismatch.model import Condition
 
@@ -133,9 +134,10 @@ def interpreter(engine: Engine, condition: Condition) -> tuple[Path, dict[str, s
     reasons = []
     for _, python in candidates(engine, str(named) if named else None):
         found = probe(python, engine)
-        if found.ok:
+        reason = found.reason or _plugin_missing(python, engine, condition)
+        if not reason:
             return python, found.versions
-        reasons.append(found.reason)
+        reasons.append(reason)
     if not named and len(reasons) == 1:
         reasons.append("no environment has been built for it")
     build = f"Run 'mismatch-probe engines build {engine.name}', or name"
@@ -145,6 +147,27 @@ def interpreter(engine: Engine, condition: Condition) -> tuple[Path, dict[str, s
         reason="; ".join(reasons),
         build=build if engine.requirements else "Name",
     )
+
+
+_PLUGINS = """
+import json, sys
+from importlib import metadata
+print(json.dumps([e.name for e in metadata.entry_points(group=sys.argv[1])]))
+"""
+
+
+def _plugin_missing(python: Path, engine: Engine, condition: Condition) -> str:
+    """Why that interpreter has no such plug-in; "" where it has, or none is named. A name that is
+    wrong would else be told of after the rollout, by the guest.
+    """
+    if engine.plugins is None or "plugin" not in condition.options:
+        return ""
+    name = str(condition.options["plugin"])
+    try:
+        every = json.loads(_child(python, ["-c", _PLUGINS, engine.plugins]).stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return f"{python} does not tell its entry points"
+    return "" if every.count(name) == 1 else unclear(str(python), name, every)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class Engine:
     extra_positions: path -> positions an engine needs beyond the sequence's own length.
     observed: options that `facts()["observed"]` must confirm whenever they were given.
     ranks: processes that torchrun must start (an engine that starts its own has 1).
+    plugins: the group of entry points in which the option `plugin` names one.
     changed: why code of the user's own (`facts()["code"]` of a capture) is not what lies there now.
     """
 
@@ -145,6 +146,7 @@ class Engine:
     on_request: frozenset[str] = frozenset()
     arguments: str = "arg.NAME=VALUE goes to the engine's constructor"
     observed: tuple[str, ...] = ()
+    plugins: str | None = None
     refuse: Callable[[Condition, Machine], str | None] = _never
     environment: Callable[[Condition], dict[str, str]] = _no_environment
     ranks: Callable[[Condition], int] = _one_rank

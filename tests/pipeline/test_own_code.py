@@ -84,13 +84,13 @@ CELLS = {
 def test_each_mistake_is_its_own_failed_cell_and_siblings_go_on(
     probe: Probe, bigram: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """One sentence a cell; a missing file or entry point is one, too; NaN is recorded as NaN. Paths
-    in a study are relative to its file."""
+    """One sentence a cell; a missing file is one, too; NaN is recorded as NaN. Paths in a study are
+    relative to its file."""
     folder = tmp_path / "study"
     lines = [f'model = "{bigram}"\ncorpus = "{corpus}"\npaths = ["prefill"]\nfloor = "none"\n']
     lines.append('infer = {engine = "toy"}\n')
     specs = {name: f"file=code/{name}.py,object=Scorer" for name in CELLS}
-    specs |= {"gone": "file=code/gone.py,object=Scorer", "unknown": "plugin=nobody-has-this"}
+    specs["gone"] = "file=code/gone.py,object=Scorer"
     for name, spec in specs.items():
         cell = f'[[condition]]\nside = "train"\nid = "{name}"\nspec = "python:{spec}"\n'
         lines.append(cell)
@@ -105,7 +105,7 @@ def test_each_mistake_is_its_own_failed_cell_and_siblings_go_on(
         for p in (tmp_path / "o").glob("failed/*/*/error.json")
     }
     expected = {name: says for name, (_, says) in CELLS.items() if says}
-    expected |= {"gone": "there is no file", "unknown": "no entry point nobody-has-this"}
+    expected["gone"] = "there is no file"
     assert sorted(failed) == sorted(expected)
     for name, says in expected.items():
         assert says in failed[name]["message"] and "\n" not in failed[name]["message"], name
@@ -115,6 +115,16 @@ def test_each_mistake_is_its_own_failed_cell_and_siblings_go_on(
         p["train"].split("/")[0]: p for p in store.read_json(tmp_path / "o/summary.json")["pairs"]
     }
     assert pairs["good"]["tokens"] and pairs["nan"]["nan_tokens"] == pairs["good"]["tokens"]
+
+
+def test_a_plugin_that_nobody_offers_is_refused_before_anything_starts(
+    probe: Probe, bigram: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """It is told at once, not by the guest after a whole rollout; no folder is made."""
+    done = probe("run", "--model", bigram, "--train", "python:plugin=nobody-has-this",
+                 "--infer", "toy", "--corpus", corpus, "--out", "o")  # fmt: skip
+    assert done.code == 2 and "no entry point nobody-has-this" in done.err, done.err
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_missing_file_is_refused_before_anything_starts(

@@ -12,6 +12,7 @@ from typing import Any
 
 from mismatch import store
 from mismatch.engines.base import Engine, Machine
+from mismatch.engines.python.source import GROUP
 from mismatch.model import Condition, Option
 
 NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -73,8 +74,8 @@ ENGINE = Engine(
                        "study: at the study file)"),
         "object": Option("str", "the class in it: OBJECT(model_path, options).score(sequences)",
                          pattern=NAME, takes_text="the name of a class or function in the file"),
-        "plugin": Option("str", "an installed plug-in: an entry point of the group "
-                         "mismatch.trainers", pattern=r"[A-Za-z0-9_.-]+",
+        "plugin": Option("str", f"an installed plug-in: an entry point of the group {GROUP}",
+                         pattern=r"[A-Za-z0-9_.-]+",
                          takes_text="the name of an entry point"),
         "batch": Option("batch", "sequences in one call of score (default 1)", minimum=1,
                         scope="request"),
@@ -84,6 +85,7 @@ ENGINE = Engine(
     distributions=("numpy", "torch", "transformers"),
     requirements=None,
     batch=1,
+    plugins=GROUP,
     refuse=refuse,
     changed=changed,
 )  # fmt: skip

@@ -6,7 +6,7 @@ import hashlib
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -86,12 +86,8 @@ def from_plugin(name: str) -> Source:
     """The entry point of that name in the group, with the distribution that offers it."""
     found = tuple(metadata.entry_points(group=GROUP, name=name))
     if len(found) != 1:
-        every = sorted({e.name for e in metadata.entry_points(group=GROUP)})
-        there = f"there are {', '.join(every)}" if every else "there is none"
-        how_many = "no" if not found else f"more than one ({', '.join(map(_offer, found))})"
-        raise PluginError(
-            f"{sys.executable} has {how_many} entry point {name} in the group {GROUP}: {there}"
-        )
+        every = [e.name for e in metadata.entry_points(group=GROUP)]
+        raise PluginError(unclear(sys.executable, name, every, [_offer(e) for e in found]))
     (entry,) = found
     with said_of(f"plug-in {name} ({entry.value}) does not load"):
         made = entry.load()
@@ -103,6 +99,14 @@ def from_plugin(name: str) -> Source:
     package = hasattr(sys.modules[top], "__path__")
     folder = Path() if where is None else where.parents[1 if package else 0]
     return Source(_callable(made, f"plug-in {name} ({entry.value})"), name, folder, top, about)
+
+
+def unclear(python: str, name: str, every: Sequence[str], offers: Sequence[str] = ()) -> str:
+    """What is wrong where not just one entry point of the group has the name. every: all names."""
+    there = f"there are {', '.join(sorted(set(every)))}" if every else "there is none"
+    who = f" ({', '.join(offers)})" if offers else ""
+    how_many = f"more than one{who}" if name in every else "no"
+    return f"{python} has {how_many} entry point {name} in the group {GROUP}: {there}"
 
 
 def _offer(entry: metadata.EntryPoint) -> str:
