@@ -32,8 +32,9 @@ def claimed(
     """Hold `root` for this request; writes run.json on first use.
 
     An absent or empty folder is taken; one that holds the same request, or one of the same ids and
-    checkpoints whose conditions this one keeps, is resumed; anything else is `out-not-ours`, or
-    `in-use` while another process holds it.
+    checkpoints whose conditions this one keeps, is resumed; so is one in which a run captured
+    nothing, whatever it was asked. Anything else is `out-not-ours`, or `in-use` while another
+    process holds it.
     """
     root = root.absolute()  # guests stand in another folder
     plan = _plan(request, pairs, attributions)
@@ -102,6 +103,8 @@ def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
     if "run.json" not in present:
         raise MismatchError("out-not-ours", folder=root, reason=f"it has {sorted(present)[0]}")
     found = store.read_json(root / "run.json", Run)
+    if _is_bare(root, found):
+        return
     # Through JSON, as tuples become lists.
     differ = _difference(found, store.parse_json(store.dump_json(plan)))
     differ = differ or _other_condition(root, plan["request"].get("conditions", {}))
@@ -112,6 +115,13 @@ def _refuse_others(root: Path, plan: Mapping[str, Any]) -> None:
             reason=f"another command: {differ}",
             hint_extra=_ids_to_keep(root, found, plan["request"]),
         )
+
+
+def _is_bare(root: Path, found: Any) -> bool:
+    """A run captured nothing, not even one call: its command was mended, and nothing can mix."""
+    old = found.get("request", {}) if isinstance(found, dict) else {}
+    taken = ("traces/*/*", "corpus/*", ".work/*/parts/*/*")
+    return old.get("verb") in GROWS and not any(any(root.glob(where)) for where in taken)
 
 
 def _ids_to_keep(root: Path, found: Any, new: Mapping[str, Any]) -> str:
@@ -158,8 +168,10 @@ def _other_condition(root: Path, conditions: Mapping[str, str]) -> str | None:
 
 
 def _forget(root: Path) -> None:
-    """Unfinished work of a request that is gone must never be sealed as this one's."""
-    for left in (root / ".work").iterdir():
+    """Unfinished work of a request that is gone must never be sealed as this one's; nor is its
+    failure this one's, where it left nothing else."""
+    failed = () if any(root.glob("traces/*/*")) else root.glob("failed/*/*")
+    for left in (*(root / ".work").iterdir(), *failed):
         if left.is_dir():
             store.discard(left)
 

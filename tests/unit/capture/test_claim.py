@@ -36,16 +36,47 @@ def test_the_same_request_resumes(tmp_path: Path) -> None:
         assert not (tmp_path / "traces" / ".seal-x").exists()
 
 
-def test_another_request_is_refused_and_says_what_differs(tmp_path: Path) -> None:
-    """Numbers of two commands never mix in one folder."""
+#: What a run may have captured: a sealed trace or one that is half there, ids, a finished call.
+CAPTURED = ("traces/a/score-1", "corpus/0123", ".work/load/parts/a/score-1")
+
+
+def _captured(root: Path, place: str = CAPTURED[0]) -> None:
+    (root / place).mkdir(parents=True)
+    (root / place / "000.npz").touch()
+
+
+@pytest.mark.parametrize("place", CAPTURED)
+def test_another_request_is_refused_and_says_what_differs(tmp_path: Path, place: str) -> None:
+    """Numbers of two commands never mix in one folder, and no finished call is thrown away."""
     with claimed(tmp_path, {"verb": "run", "seed": 0}, PAIRS):
-        pass
+        _captured(tmp_path, place)
     with (
         pytest.raises(MismatchError, match="seed was 0, is 1") as caught,
         claimed(tmp_path, {"verb": "run", "seed": 1}, PAIRS),
     ):
         pass
     assert caught.value.exit_code == 2
+
+
+def test_where_nothing_was_captured_a_mended_command_is_taken(tmp_path: Path) -> None:
+    """A url that no server answered at is corrected without another folder; its failure is gone,
+    and the new command is what the folder then holds."""
+    for url in ("http://wrong", "http://right"):
+        with claimed(tmp_path, {"verb": "run", "infer": url}, PAIRS):
+            assert not list(tmp_path.glob("failed/*/*"))
+            (tmp_path / "failed" / "a" / "score-1").mkdir(parents=True)
+            (tmp_path / ".work" / "load" / "guest").mkdir(parents=True)
+    _captured(tmp_path)
+    with pytest.raises(MismatchError, match="infer was http://right"):
+        claim.check(tmp_path, {"verb": "run", "infer": "http://wrong"}, PAIRS)
+
+
+def test_what_another_verb_laid_down_is_no_empty_run(tmp_path: Path) -> None:
+    """retokenize and import write files, not captures: theirs are not taken over."""
+    with claimed(tmp_path, {"verb": "retokenize", "ids": "a"}, []):
+        pass
+    with pytest.raises(MismatchError, match="verb was retokenize"):
+        claim.check(tmp_path, {"verb": "run", "ids": "a"}, [])
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
@@ -93,7 +124,7 @@ def test_a_folder_claimed_while_we_looked_is_not_ours(
             with monkeypatch.context() as plain:
                 plain.setattr(claim, "_refuse_others", real)
                 with claimed(root, {"verb": "run", "seed": 1}, PAIRS):
-                    pass
+                    _captured(root)
         looks.append(1)
 
     monkeypatch.setattr(claim, "_refuse_others", late)
