@@ -418,7 +418,7 @@ def gate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Pass, fail, inconclusive or no evidence: exit 0, 1, 4, 4."""
+    """Pass, fail, inconclusive, no evidence or not comparable: exit 0, 1, 4, 4, 5."""
     verdict = api.gate(folder, maximum=max, minimum=min, pair=pair, junit=junit)
     if json:
         print_json(verdict)
