@@ -73,7 +73,7 @@ def _fitted(x: np.ndarray, y: np.ndarray, how: str) -> tuple[float, str] | None:
     size = float(np.sqrt(np.mean(x**2) / np.mean(y**2)))
     before, after = np.mean((x - y) ** 2), np.mean((x - size * y) ** 2)
     explained = 1 - after / before if before > 0 else 0.0
-    if abs(np.log(size)) < APART or explained < EXPLAINED:
+    if abs(np.log(size)) < APART or explained < EXPLAINED or np.corrcoef(x, y)[0, 1] < ALIKE:
         return None
     return size, f"{how}; it explains {explained:.0%} of d², {len(x)} values"
 
@@ -81,3 +81,6 @@ def _fitted(x: np.ndarray, y: np.ndarray, how: str) -> tuple[float, str] | None:
 #: Of the squared distance, what one temperature must explain. Other weights are sharper or flatter
 #: too, but explain little by it.
 EXPLAINED = 0.5
+#: How far both sides must agree on which tokens are likely: a column of other numbers that spread
+#: less also comes nearer when it is stretched.
+ALIKE = 0.7

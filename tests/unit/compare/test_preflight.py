@@ -505,3 +505,13 @@ def test_many_positions_of_top_k_are_read_by_parts(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(scale, "_differences", noted)
     assert rung(e, "L2")["evidence"] == whole
     assert max(sizes) == 100 and sum(sizes) == SEQUENCES * LENGTH
+
+
+def test_numbers_of_something_else_are_no_temperature() -> None:
+    """A column that knows nothing of the tokens comes nearer too when it is stretched, and is no
+    temperature; one that agrees on which tokens are likely is."""
+    rng = np.random.default_rng(1)
+    x, other = 1 + 0.3 * rng.normal(size=500), 3 + 0.9 * rng.normal(size=500)
+    found = scale._fitted(x, 3 * x, "from odds")
+    assert found is not None and found[0] == pytest.approx(1 / 3)
+    assert scale._fitted(x, other, "from odds") is None
