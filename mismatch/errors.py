@@ -135,12 +135,6 @@ ERRORS: dict[str, Entry] = {
         "The chat template of {folder} cannot render these messages: {reason}.",
         "Give messages that the template takes, or another one with --chat-template.",
     ),
-    "no-tool-call": Entry(
-        NOTHING_SELECTED,
-        "{file} holds no tool call that parses: {reason}.",
-        "A tool call is <tool_call>, a JSON object with name and arguments, </tool_call>, in "
-        "tokens whose loss_mask is 1.",
-    ),
     # output folders and artifacts
     "out-not-ours": Entry(
         BAD_INPUT,

@@ -38,7 +38,7 @@ def retokenize(
     """Writes retokenize.json (returned), .md and .html, retokenized.jsonl; with `score` replay/.
 
     Raises the errors of its inputs: `bad-row`, `nothing-scored`, `id-outside-vocabulary`,
-    `no-tokenizer`, `no-chat-template`, `template-failed`, `no-tool-call`, `captures-failed-all`.
+    `no-tokenizer`, `no-chat-template`, `template-failed`, `captures-failed-all`.
     """
     conditions = [parse_condition(text) for text in score]
     checkpoint = inspect(model)
@@ -59,7 +59,7 @@ def retokenize(
     }
     claim.check(out, asked, [])
     tokenizer = Tokenizer(checkpoint.path, template, trust_remote_code)
-    travelled = travel(rows, tokenizer, rollouts)
+    travelled = travel(rows, tokenizer)
     with claim.claimed(out, asked, []) as root:
         scores = _scores(root, conditions, checkpoint, travelled, trust_remote_code, notify)
         found = summary(asked, travelled, scores)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mismatch.capture.roundtrip import Tokenizer
-from mismatch.errors import MismatchError
 from mismatch.retokenize import drift
 from mismatch.retokenize.drift import Drift, Read
 from mismatch.retokenize.messages import fill
@@ -25,14 +23,13 @@ class Travelled:
     about: Mapping[str, Any]
 
 
-def travel(rows: tuple[Rollout, ...], tokenizer: Tokenizer, source: Path) -> Travelled:
+def travel(rows: tuple[Rollout, ...], tokenizer: Tokenizer) -> Travelled:
     """Both roads of every rollout. Every answer comes from the checkpoint's own tokenizer."""
     decoding = [{"ids": r.ids.tolist(), "runs": r.runs, "where": f"row {n}"} for n, r in
                 enumerate(rows, 1)]  # fmt: skip
     answers, about = tokenizer.ask(decoding)
     special = frozenset(about["special_ids"])
     reads = tuple(drift.read(r, a, special) for r, a in zip(rows, answers, strict=True))
-    _check_calls(reads, source)
     conversations = [
         _conversation(n, *pair) for n, pair in enumerate(zip(rows, reads, strict=True), 1)
     ]
@@ -53,14 +50,6 @@ def travel(rows: tuple[Rollout, ...], tokenizer: Tokenizer, source: Path) -> Tra
         },
         about,
     )
-
-
-def _check_calls(reads: Sequence[Read], source: Path) -> None:
-    turns = [turn for read in reads for turn in read.turns]
-    if not any(turn.calls for turn in turns):
-        broken = sum(turn.is_broken for turn in turns)
-        reason = f"of {len(turns)} sampled turns {broken} have a <tool_call> that does not parse"
-        raise MismatchError("no-tool-call", file=source.name, reason=reason)
 
 
 def _conversation(number: int, row: Rollout, read: Read) -> dict[str, Any] | None:

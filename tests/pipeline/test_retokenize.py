@@ -99,18 +99,30 @@ def test_the_same_command_again_gives_the_same_bytes(
     assert said[0] == said[1]
 
 
+def test_rollouts_without_a_tool_call_take_both_roads(probe: Probe, tmp_path: Path) -> None:
+    """Plain text drifts too: the shipped template writes a blank before one that was sampled."""
+    prompt, words = _encoded(["Question: add 2 and 3\nAnswer:", " The sum is 5."])
+    with (tmp_path / "plain.jsonl").open("w") as file:
+        for _ in range(8):
+            file.write(json.dumps(_row(prompt, words)) + "\n")
+    done = probe("retokenize", "--model", SHIPPED, "--rollouts", "plain.jsonl", "--out", "o",
+                 "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["input"]["rollouts_with_calls"] == 0
+    assert done.json["roads"]["template"]["causes"]["whitespace"]["rollouts"]["count"] == 8
+    assert done.json["roads"]["text"]["drifted"]["count"] == 0
+
+
 def test_what_cannot_be_taken_down_the_roads_says_so(
     probe: Probe, rollouts: Path, template: Path, tmp_path: Path
 ) -> None:
-    """No tokenizer, no template, a template that fails, no tool call, ids of another vocabulary:
+    """No tokenizer, no template, a template that fails, ids of another vocabulary:
     each its own sentence and exit code."""
     bare = shutil.copytree(SHIPPED, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
     broken = tmp_path / "broken.jinja"
     broken.write_text("{{ raise_exception('no user') }}")
     row = json.loads(rollouts.read_text().splitlines()[0])
-    plain = tmp_path / "plain.jsonl"
-    plain.write_text(json.dumps({**row, "loss_mask": [0, 1] + [0] * (len(row["loss_mask"]) - 2)}))
     outside = tmp_path / "outside.jsonl"
     outside.write_text(json.dumps({**row, "token_ids": [5000] * len(row["token_ids"])}))
 
@@ -121,7 +133,6 @@ def test_what_cannot_be_taken_down_the_roads_says_so(
 
     assert _has(said(bare, rollouts), 2, "no chat template")
     assert _has(said(SHIPPED, rollouts, "--chat-template", broken), 2, "row 1: ", "no user")
-    assert _has(said(SHIPPED, plain, "--chat-template", template), 3, "no tool call")
     assert _has(said(SHIPPED, outside), 2, "outside the vocabulary")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (bare / file).unlink()
