@@ -170,7 +170,7 @@ def _other_condition(root: Path, conditions: Mapping[str, str]) -> str | None:
 def _forget(root: Path) -> None:
     """Unfinished work of a request that is gone must never be sealed as this one's; nor is its
     failure this one's, where it left nothing else."""
-    failed = () if any(root.glob("traces/*/*")) else root.glob("failed/*/*")
+    failed = () if any(root.glob("traces/*/*")) else root.glob("failed/*")
     for left in (*(root / ".work").iterdir(), *failed):
         if left.is_dir():
             store.discard(left)

@@ -138,7 +138,7 @@ def interpreter(engine: Engine, condition: Condition) -> tuple[Path, dict[str, s
         if not reason:
             return python, found.versions
         reasons.append(reason)
-    if not named and len(reasons) == 1:
+    if not named and engine.requirements and len(reasons) == 1:
         reasons.append("no environment has been built for it")
     build = f"Run 'mismatch-probe engines build {engine.name}', or name"
     raise MismatchError(

@@ -75,6 +75,7 @@ def test_a_plugin_is_looked_for_before_anything_starts(monkeypatch: pytest.Monke
             asked(f"python:plugin={name}")
         assert "there are mine, twice" in caught.value.message
         assert "Name an interpreter that has it" in caught.value.hint
+        assert "has been built" not in caught.value.message  # nothing can be built for it
     answers["-c"] = ""
     with pytest.raises(MismatchError, match="does not tell"):
         asked("python:plugin=mine")
