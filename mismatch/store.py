@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -274,9 +275,12 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     pq.write_table(pa.table(dict(columns)), path, compression="zstd")
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, only: pc.Expression | None = None
+) -> pa.Table:
+    """columns, only: which columns and which rows; the others are never all in memory."""
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns, filters=only)
     except FileNotFoundError:
         raise MismatchError("file-missing", what="File", file=path) from None
     except (OSError, pa.ArrowException) as reason:

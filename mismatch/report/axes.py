@@ -113,3 +113,32 @@ class SignedAxis:
 def signed_axis(largest: float, scale: float) -> SignedAxis:
     """An axis that holds ±largest; scale is where it turns logarithmic."""
     return SignedAxis(scale, max(largest * 1.05, scale * 1.05))
+
+
+@dataclass(frozen=True, slots=True)
+class Decades:
+    """A log axis between two values above 0, without a place for 0."""
+
+    low: float
+    high: float
+
+    def at(self, value: float) -> float:
+        """0..1; what lies outside sits at the edge."""
+        share = math.log(value / self.low) / math.log(self.high / self.low)
+        return min(max(share, 0.0), 1.0)
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """Whole decades, at most five of them."""
+        first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
+        step = max(1, math.ceil((last - first) / 4))
+        return [
+            Tick(self.at(10.0**e), f"1e{e}" if e else "1") for e in range(first, last + 1, step)
+        ]
+
+
+def decades(values: Sequence[float]) -> Decades:
+    """Whole decades around positive values."""
+    low, high = (math.log10(edge(values)) for edge in (min, max))
+    first = math.floor(low + 1e-9)
+    return Decades(10.0**first, 10.0 ** max(math.ceil(high - 1e-9), first + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mismatch.report.pairs import Check, Pair
 
@@ -28,6 +29,34 @@ def tally(pairs: Sequence[Pair]) -> str:
     """`1 fail, 5 not checked, 10 pass`, over all pairs."""
     verdicts = [check.verdict for check, ids in grouped(pairs) for _ in ids]
     return ", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts), key=_rank))
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung over all pairs: its worst verdict decides the colour."""
+
+    name: str
+    said: str
+    tone: str
+
+
+def rungs(pairs: Sequence[Pair]) -> list[Rung]:
+    """In the order they are climbed; `pass on 6`, or `2 fail, 4 pass`."""
+    found: dict[str, list[str]] = {}
+    for check in (c for pair in pairs for c in pair.checks if c.rung != "capture"):
+        found.setdefault(check.rung, []).append(check.verdict)
+    return [Rung(name, _said(verdicts), _TONES[_rank(min(verdicts, key=_rank))])
+            for name, verdicts in found.items()]  # fmt: skip
+
+
+_TONES = ("broken", "unknown", "calm")
+
+
+def _said(verdicts: Sequence[str]) -> str:
+    kinds = sorted(set(verdicts), key=_rank)
+    if len(kinds) == 1:
+        return kinds[0]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in kinds)
 
 
 def _rank(verdict: str) -> int:

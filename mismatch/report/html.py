@@ -14,13 +14,15 @@ from markupsafe import Markup
 from mismatch import __version__, shapes, store
 from mismatch.glossary import DISTRIBUTION, NOT_TRUSTED, WHY_NOT_TRUSTED, about
 from mismatch.report import shares, view, words
-from mismatch.report.checks import NOT_RUN, grouped, tally, where
+from mismatch.report.blocks import blocks
+from mismatch.report.checks import NOT_RUN, grouped, rungs, where
+from mismatch.report.data import SHADES
 from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall
 from mismatch.report.provenance import read_provenance, rows
-from mismatch.report.viewer import SHADES, UNFOLDED, WINDOW
+from mismatch.report.vocabulary import Vocabulary
 from mismatch.report.words import clean
 
 _HERE = Path(__file__).parent
@@ -64,7 +66,8 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     pairs = pairs_of(summary)
     first = lead(pairs)
     axis = view.shared_axis(pairs)
-    script, style = (Markup((_HERE / name).read_text("utf-8")) for name in INLINE)
+    script, style = inlined(SCRIPTS), inlined(STYLES)
+    vocabulary = Vocabulary()
     template = environment().get_template("template.html.j2")
     return template.render(
         axis=Markup(strip_axis(axis)),
@@ -72,7 +75,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         share_cells=shares.cells,
         share_head=shares.HEAD,
         share_legend=shares.LEGEND,
-        blocks=view.blocks(root, pairs, first),
+        blocks=blocks(root, pairs, first, vocabulary),
         checks=[(check, where(ids, pairs)) for check, ids in grouped(pairs)],
         command=view.command_facts(summary),
         failures=failures,
@@ -83,18 +86,25 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         not_run=NOT_RUN,
         not_trusted=NOT_TRUSTED,
         policy=policy(script, style),
+        rungs=rungs(pairs),
         sampled=[*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)],
         script=script,
         style=style,
-        tally=tally(pairs),
         version=__version__,
+        vocabulary=vocabulary.block(),
         why_not_trusted=WHY_NOT_TRUSTED,
-        window=WINDOW,
     )
 
 
-#: What a page carries in itself.
-INLINE = ("viewer.js", "style.css")
+#: What a page carries in itself: a page of boxes alone needs the tips alone.
+TIPS = ("tips.js",)
+SCRIPTS = (*TIPS, "data.js", "sequence.js", "viewer.js", "links.js")
+STYLES = ("style.css",)
+
+
+def inlined(names: Sequence[str]) -> Markup:
+    """Files that stand beside this one, one after the other."""
+    return Markup("\n".join((_HERE / name).read_text("utf-8") for name in names))
 
 
 def policy(script: str, style: str) -> str:
@@ -104,7 +114,8 @@ def policy(script: str, style: str) -> str:
         for text in (script, style)
     ]
     one, other = (f"'sha256-{digest}'" for digest in digests)
-    return f"default-src 'none'; script-src {one}; style-src {other}; base-uri 'none'"
+    rest = "base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {one}; style-src {other}; {rest}"
 
 
 def environment() -> jinja2.Environment:
@@ -117,7 +128,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    made.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about, open=UNFOLDED)
+    made.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about)
     for name in ("NONE", "count", "interval", "number", "sample_size", "why_no_interval"):
         made.globals[name] = getattr(words, name)
     return made

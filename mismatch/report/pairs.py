@@ -60,12 +60,46 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rung of the preflight of a pair."""
+    """One rung of the preflight of a pair; fault names what was found, where it failed."""
 
     rung: str
     verdict: str
     evidence: str
     todo: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """ESS / n of the first `length` scored tokens, of the sequences that have so many."""
+
+    length: int
+    sequences: int
+    tokens: int
+    ess: Estimate
+    predicted: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """What a correction touches (a share) and the ESS / n it leaves; bin: lengths, "" for all."""
+
+    bin: str
+    tokens: int
+    sequences: int
+    affected: Estimate
+    ess: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One rule that a trainer may put on r or R, and what it would do here."""
+
+    name: str
+    level: str
+    rule: str
+    whole: Corrected
+    by_length: list[Corrected]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +201,10 @@ class Pair:
     def of_distribution(self, key: str) -> Estimate:
         return estimate((self.raw.get("distribution") or {}).get(key))
 
+    @property
+    def breakdown_keys(self) -> list[str]:
+        return list(self.raw.get("breakdowns") or {})
+
     def breakdown(self, by: str) -> list[Bin]:
         rows: Sequence[Mapping[str, Any]] = (self.raw.get("breakdowns") or {}).get(by) or []
         return [Bin(_label(r["bin"]), int(r["tokens"] or 0), r.get("metrics") or {}) for r in rows]
@@ -174,9 +212,27 @@ class Pair:
     @property
     def checks(self) -> list[Check]:
         return [
-            Check(*(str(row.get(k) or "") for k in ("rung", "verdict", "evidence", "todo")))
+            Check(*(str(row.get(k) or "") for k in _CHECK))
             for row in self.raw.get("preflight") or []
         ]
+
+    @property
+    def prefixes(self) -> list[Prefix]:
+        return [
+            Prefix(int(r["length"]), int(r["sequences"]), int(r["tokens"]), estimate(r["ess"]),
+                   r.get("predicted"))
+            for r in self.raw.get("ess_by_length") or []
+        ]  # fmt: skip
+
+    @property
+    def corrections(self) -> list[Correction]:
+        return [
+            Correction(
+                str(r["name"]), str(r["level"]), str(r["rule"]), _corrected(r),
+                [_corrected(part) for part in r.get("by_length") or []],
+            )
+            for r in self.raw.get("corrections") or []
+        ]  # fmt: skip
 
     @property
     def failure(self) -> str | None:
@@ -193,6 +249,15 @@ class Pair:
     @property
     def failed_checks(self) -> list[Check]:
         return [c for c in self.checks if c.verdict == "fail" and c.rung != "capture"]
+
+
+_CHECK = ("rung", "verdict", "evidence", "todo", "fault")
+
+
+def _corrected(raw: Mapping[str, Any]) -> Corrected:
+    tokens, sequences = (int(raw.get(key) or 0) for key in ("tokens", "sequences"))
+    affected, ess = (estimate(raw.get(key)) for key in ("affected", "ess"))
+    return Corrected(str(raw.get("bin") or ""), tokens, sequences, affected, ess)
 
 
 def _label(bin_: Any) -> str:

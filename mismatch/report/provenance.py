@@ -33,6 +33,11 @@ class Row:
     def differs(self) -> bool:
         return self.left != self.right
 
+    @property
+    def is_one_sided(self) -> bool:
+        """What only one of two engines has to say is no difference that explains a gap."""
+        return NOT_RECORDED in (self.left, self.right)
+
 
 def read_provenance(root: Path, trace: str) -> dict[str, Any] | None:
     """A trace's provenance.json; None where the trace lies outside this folder."""

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from mismatch import __version__, store
 from mismatch.glossary import CAUSES, ROADS
-from mismatch.report.html import INLINE, environment, policy
+from mismatch.report.html import STYLES, TIPS, environment, inlined, policy
 from mismatch.report.markdown import escape
 from mismatch.report.viewer import Token, lines, probability
 from mismatch.report.words import NONE, clean, count, number, token_text
-
-_HERE = Path(__file__).parent
 
 #: Nats below the median of the sampled tokens: the colour classes 1 to 5 of an inserted token.
 STEPS = (1, 2, 4, 6, 8)
@@ -217,7 +214,7 @@ class Shown:
 
 def html(found: Mapping[str, Any]) -> str:
     """One page that loads nothing; the environment escapes every string that is not markup."""
-    script, style = (Markup((_HERE / name).read_text("utf-8")) for name in INLINE)
+    script, style = inlined(TIPS), inlined(STYLES)
     median = found["scores"][0]["sampled"]["median"]["value"] if found["scores"] else None
     return environment().get_template("retokenize.html.j2").render(
         examples=[_shown(e, median) for e in found["examples"]],

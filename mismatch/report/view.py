@@ -1,4 +1,4 @@
-"""What the page shows, as data: the headline, the rows of the table, a block for each pair.
+"""What the page shows first, as data: the headline, and the rows of the table.
 
 The template only places these; every choice (which pair, which floor, what is cut) is made here.
 """
@@ -8,23 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
-from mismatch import store
 from mismatch.glossary import NOT_TRUSTED
-from mismatch.report import plots, viewer
+from mismatch.report import plots
 from mismatch.report.axes import LogAxis, log_axis
 from mismatch.report.noise import Noise, compared_floor, floor_mean, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, setups
-from mismatch.report.provenance import Row, read_provenance, rows
 from mismatch.report.words import number
-
-#: Sequences of the token viewer: of the pair the finding speaks of, and of each other pair.
-WORST_OF_LEAD, WORST_OF_OTHERS = 20, 5
 
 HEADLINES = {
     "more than noise": "The gap is more than noise",
@@ -174,93 +167,6 @@ def _floors(pair: Pair, slot: str) -> list[str]:
         quiet = is_deterministic(pair, slot)
         said.append("repeat: deterministic" if quiet else f"repeat: {number(repeat.value)}")
     return said or ["not captured"]
-
-
-# ---------------------------------------------------------------- a block for each pair
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A breakdown: its drawing and the rows behind it."""
-
-    title: str
-    drawing: Markup
-    rows: list[Any]
-    floors: list[plots.FloorLine]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Everything below the table for one pair."""
-
-    pair: Pair
-    noise: Noise
-    is_lead: bool
-    spread: plots.Spread | None
-    histogram: Markup
-    figures: list[Figure]
-    worst: list[viewer.Excerpt]
-    has_texts: bool
-    has_corpus: bool
-    provenance: list[Row] | None
-
-
-BREAKDOWNS = {"infer_prob": "probability", "position": "position", "length": "sequence length"}
-
-
-def blocks(root: Path, pairs: Sequence[Pair], first: Pair | None) -> list[Block]:
-    """A block for each pair that has tokens; a corpus is read once."""
-    contexts: dict[str, viewer.Context] = {}
-    return [_block(root, p, p is first, contexts) for p in pairs if p.tokens]
-
-
-def _block(root: Path, pair: Pair, is_lead: bool, contexts: dict[str, viewer.Context]) -> Block:
-    tokens = viewer.read_tokens(store.comparison_folder(root, pair.id) / "tokens.parquet")
-    left, right = (read_provenance(root, trace) for trace in pair.traces)
-    context = _context(root, left or right, contexts)
-    limit = WORST_OF_LEAD if is_lead else WORST_OF_OTHERS
-    spread = plots.spread(tokens.d)
-    return Block(
-        pair=pair,
-        noise=noise(pair),
-        is_lead=is_lead,
-        spread=spread,
-        histogram=Markup("") if spread is None else plots.histogram(spread),
-        figures=_figures(pair),
-        worst=viewer.worst(tokens, context, limit, pair.sides),
-        has_texts=context.texts is not None,
-        has_corpus=context.token_ids is not None,
-        provenance=None if left is None or right is None else rows(left, right),
-    )
-
-
-def _context(
-    root: Path, provenance: Mapping[str, Any] | None, seen: dict[str, viewer.Context]
-) -> viewer.Context:
-    sha = str((provenance or {}).get("corpus") or "")
-    if sha not in seen:
-        seen[sha] = viewer.read_context(store.inside(root, "corpus", sha) if sha else None)
-    return seen[sha]
-
-
-def _figures(pair: Pair) -> list[Figure]:
-    floors = _floor_lines(pair)
-    found = [(title, pair.breakdown(by)) for by, title in BREAKDOWNS.items()]
-    return [
-        Figure(title, plots.by_bin(bins, floors, pair.sequences), bins, floors)
-        for title, bins in found
-        if bins
-    ]
-
-
-def _floor_lines(pair: Pair) -> list[plots.FloorLine]:
-    """Where noise alone would put mean |d|: batch floors only, a repeat floor is not the noise."""
-    lines = []
-    for side, slot in zip(pair.sides, SLOTS, strict=True):
-        floor = pair.floor("batch", slot, "abs_logprob_diff_mean")
-        if floor is not None and floor.value is not None and np.isfinite(floor.value):
-            lines.append(plots.FloorLine(side, floor.value))
-    return lines
 
 
 # ---------------------------------------------------------------- what was run

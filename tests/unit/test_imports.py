@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2] / "mismatch"
 #: Each layer may import itself and the layers before it. Stages never import each other.
 LAYERS = [
     {"errors"},
-    {"model", "glossary", "shapes"},
+    {"model", "glossary", "kinds", "shapes"},
     {"store", "wire"},
     {"engines"},
     {"study", "corners"},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mismatch.report.axes import linear_axis, log_axis, signed_axis
-from mismatch.report.plots import spread
+from mismatch.report.spreads import spread
 from mismatch.report.words import clean, number, token_text
 
 

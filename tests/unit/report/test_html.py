@@ -14,6 +14,7 @@ import pytest
 from mismatch import store
 from mismatch.report import build
 from tests.unit.report import runs
+from tests.unit.report.carried import blocks, carried
 from tests.unit.report.runs import failed_pair, pair, write_run
 
 
@@ -43,9 +44,6 @@ class Page(HTMLParser):
     def text(self) -> str:
         return " ".join("".join(self.words).split())
 
-    def tokens(self) -> list[dict[str, str | None]]:
-        return [a for tag, a in self.tags if "t" in (a.get("class") or "").split()]
-
 
 def policy(found: Page) -> str:
     metas = [a for t, a in found.tags if t == "meta" and "http-equiv" in a]
@@ -57,10 +55,11 @@ def page(root: Path) -> Page:
 
 
 def test_it_is_one_file_that_loads_nothing(run: Path) -> None:
-    """No address, no link, no image; and a policy that would forbid them."""
+    """No address but of places in itself, no image; and a policy that would forbid them."""
     found = page(run)
-    assert not [t for t, _ in found.tags if t in ("link", "img", "iframe", "object")]
-    assert not [a for _, a in found.tags if {"src", "href"} & set(a)]
+    assert not [t for t, _ in found.tags if t in ("link", "img", "iframe", "object", "form")]
+    assert not [a for _, a in found.tags if "src" in a]
+    assert all((a["href"] or "").startswith("#p=") for _, a in found.tags if "href" in a)
     assert "http://" not in found.source
     assert "https://" not in found.source
     assert policy(found).startswith("default-src 'none'")
@@ -71,18 +70,33 @@ def test_the_policy_admits_the_page_s_own_script_and_style_alone(run: Path) -> N
     found = page(run)
     for tag in ("script", "style"):
         own = re.findall(rf"<{tag}>(.*?)</{tag}>", found.source, re.DOTALL)
+        assert len(own) == 1
         digest = base64.b64encode(hashlib.sha256(own[0].encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy(found)
     assert not [a for _, a in found.tags if "style" in a]
 
 
 def test_hostile_text_is_inert(run: Path) -> None:
-    """Token texts, facts and errors make no tag, no handler and no second script."""
+    """Token texts, facts and errors make no tag, no handler and no second script that runs."""
     found = page(run)
-    assert [t for t, _ in found.tags].count("script") == 1
+    scripts = [a for t, a in found.tags if t == "script"]
+    assert len([a for a in scripts if a.get("type") != "application/json"]) == 1
+    assert len(scripts) == len(blocks(run / "report.html")) + 1  # each block ends where it should
     assert not [a for _, a in found.tags for name in a if name.startswith("on")]
     assert "onerror=alert(1)" in found.text  # shown, as text
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", found.source)
+
+
+def test_token_text_is_whole_in_its_block_and_harmless(run: Path) -> None:
+    """It reads back as it was but for what is invisible; nothing in it can end the block or start
+    a tag, whatever it is read as.
+    """
+    words = carried(build(run)[1])[0].vocabulary[runs.SHA]
+    assert words["2"][0] == runs.HOSTILE.replace(" ", "·")
+    assert words["3"][0] == "\\x1b[31m" and words["4"][0] == "\\u202e\\ud800"
+    source = (run / "report.html").read_text(encoding="utf-8")
+    for text in re.findall(r'application/json" id="[^"]*">(.*?)</script>', source, re.DOTALL):
+        assert text.isascii() and not set(text) & set("<>&")
 
 
 def test_equal_inputs_give_equal_bytes(run: Path, tmp_path: Path) -> None:
@@ -108,6 +122,7 @@ def test_the_headline_and_the_floors_come_first(run: Path) -> None:
     """The verdict is the heading; gap, floors and the deterministic repeat stand under it."""
     text = page(run).text
     head = text[: text.index("All pairs")]
+    assert head.index("Preflight") < head.index("The gap is more than noise")
     assert "The gap is more than noise: 6.7 times the floors" in head
     for said in ("1.00e-3", "batch floor, train", "batch floor, infer", "not the noise"):
         assert said in head
@@ -119,44 +134,82 @@ def test_every_figure_names_pair_path_size_and_space(run: Path) -> None:
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", source, re.DOTALL)
     assert len(captions) == source.count("<figure")
     for caption in captions:
-        assert "log space" in caption
+        assert re.search("(log|probability|ratio) space", caption)
         assert ", path " in caption
         assert "100 tokens in 10 sequences" in caption
 
 
-def test_tokens_carry_both_probabilities_and_one_can_be_focused(run: Path) -> None:
-    """A tooltip has position, id, both sides and d; the worst token of a sequence takes focus."""
+def test_the_page_carries_both_values_of_every_token_shown(run: Path) -> None:
+    """Bit for bit what the comparison holds, with the unscored tokens between, the worst first."""
+    found = carried(build(run)[1])[0]
+    table = store.read_table(run / "comparisons" / pair()["id"] / "tokens.parquet")
+    sequence, position = (table[n].to_numpy() for n in ("sequence_id", "position"))
+    largest = [max(abs(table["d"].to_numpy()[sequence == s])) for s in found.raw["number"]]
+    assert largest == sorted(largest, reverse=True) and len(largest) == runs.SEQUENCES
+    for k, number in enumerate(found.raw["number"]):
+        held, rows = found.held(k), sequence == number
+        assert held.position.tolist() == list(range(runs.LENGTH))
+        assert held.position[held.scored].tolist() == position[rows].tolist()
+        assert held.left.tolist() == table["lp_train"].to_numpy()[rows].tolist()
+        assert held.right.tolist() == table["lp_infer"].to_numpy()[rows].tolist()
+        assert held.ids[held.scored].tolist() == table["token_id"].to_numpy()[rows].tolist()
+        assert found.words(k)[:2] == ["·the", "⏎"]
+
+
+def test_numbers_of_each_sequence_are_those_of_its_tokens(run: Path) -> None:
+    """D, mean |d|, max |d| and where it is."""
+    found = carried(build(run)[1])[0]
+    for k in range(runs.SEQUENCES):
+        held, raw = found.held(k), found.raw
+        d = held.left.astype(float) - held.right
+        worst = held.position[held.scored][np.argmax(np.abs(d))]
+        assert raw["worst"][k] == worst and raw["tokens"][k] == len(d)
+        for name, value in (("total", sum(d)), ("mean", np.abs(d).mean())):
+            assert raw[name][k] == pytest.approx(value, rel=1e-4, abs=1e-7)
+
+
+def test_a_long_sequence_is_cut_and_the_page_says_so(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five positions around the worst token, the others counted."""
+    monkeypatch.setattr("mismatch.report.data.LONGEST", 5)
     found = page(run)
-    scored = [a["title"] or "" for a in found.tokens() if "not scored" not in (a["title"] or "")]
-    assert all(
-        re.search(r"position \d+, id \d+\ntrain: p = .*\ninfer: p = ", t) for t in scored[:9]
-    )
-    assert [a for a in found.tokens() if a.get("tabindex") == "0"]
-    assert "⏎" in found.text
-    assert "·the" in found.text
+    assert "10 long sequences cut around the worst token" in found.text
+    first = carried(run / "report.html")[0]
+    for k, worst in enumerate(first.raw["worst"]):
+        assert len(first.held(k).position) == 5 and worst in first.held(k).position
+        assert first.raw["held"][k]["hidden"] == 7
 
 
-def test_long_sequences_are_cut_and_the_page_says_so(
+def test_what_the_page_has_no_room_for_is_counted(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The window is stated with what it leaves out."""
-    monkeypatch.setattr("mismatch.report.viewer.WINDOW", 5)
-    assert re.search(r"positions \d+–\d+ of 0–11; 7 tokens not shown", page(run).text)
+    """Three sequences of 104 bytes fit into 430 of base64; five are listed; the rest is counted."""
+    monkeypatch.setattr("mismatch.report.data.ROOM_OF_LEAD", 430)
+    monkeypatch.setattr("mismatch.report.data.LISTED_OF_LEAD", 5)
+    said = "3 of 10 sequences with their tokens, those with the largest |d| first"
+    assert f"{said}, as many as fit" in page(run).text
+    assert "2 more are listed with their numbers alone, 5 are not listed" in page(run).text
+    first = carried(run / "report.html")[0].raw
+    assert len(first["held"]) == 3 and len(first["number"]) == 5
 
 
-def test_sequences_that_are_not_shown_are_counted(
+def test_a_sequence_larger_than_the_room_is_cut_to_it(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of ten are shown when three are asked for, and the page says of how many."""
-    monkeypatch.setattr("mismatch.report.view.WORST_OF_LEAD", 3)
-    assert "3 of 10 sequences, those with the largest |d| first" in page(run).text
+    """The worst token is on the page, however little room there is."""
+    monkeypatch.setattr("mismatch.report.data.ROOM_OF_LEAD", 60)
+    first = carried(build(run)[1])[0]
+    assert len(first.raw["held"]) == 1
+    assert 0 < len(first.held(0).position) < 5
+    assert first.raw["worst"][0] in first.held(0).position
 
 
 def test_missing_texts_show_ids_and_say_so(tmp_path: Path) -> None:
     """Without token texts the viewer shows ids."""
-    found = page(write_run(tmp_path / "run", pair(), texts=False))
-    assert "No token texts were recorded: ids are shown." in found.text
-    assert "‹3›" in found.text
+    run = write_run(tmp_path / "run", pair(), texts=False)
+    assert "No token texts were recorded: ids are shown." in page(run).text
+    assert carried(run / "report.html")[0].words(0)[:4] == ["‹0›", "‹1›", "‹2›", "‹3›"]
 
 
 def test_a_folder_without_traces_or_corpus_still_reports(run: Path) -> None:
@@ -168,15 +221,27 @@ def test_a_folder_without_traces_or_corpus_still_reports(run: Path) -> None:
     assert "The corpus is not in this folder" in text
 
 
+def test_a_folder_without_comparisons_still_reports(run: Path) -> None:
+    """A summary alone: the numbers stand, and what is drawn of tokens is said to be missing."""
+    run.joinpath("comparisons").rename(run / "away")
+    found = page(run)
+    assert "The compared tokens of this pair are not in this folder" in found.text
+    assert "1.00e-3" in found.text and "The gap by probability" in found.text
+    assert list(blocks(run / "report.html")) == ["vocabulary"]
+
+
 def test_nan_tokens_are_counted_shown_and_first(tmp_path: Path) -> None:
-    """The heading counts them, the histogram says what it left out, the viewer marks them."""
+    """The heading counts them, the histogram says what it left out, the viewer has them first."""
     d = np.linspace(-0.1, 0.1, 100)
     d[[34, 35]] = np.nan
     found = page(write_run(tmp_path / "run", pair(nan_tokens=2), d=d))
     assert "No evidence: 2 NaN and 0 infinite tokens" in found.text
     assert "2 tokens not finite, not drawn" in found.text
-    assert len([a for a in found.tokens() if "nan" in (a.get("class") or "").split()]) == 2
-    assert found.text.index("sequence 3:") < found.text.index("sequence 0:")
+    assert "those with values that are not finite first" in found.text
+    first = carried(tmp_path / "run" / "report.html")[0]
+    assert first.raw["number"][0] == 3 and first.raw["lost"][:2] == [2, 0]
+    assert int(np.isnan(first.held(0).left).sum()) == 2
+    assert first.raw["largest"][0] is None and first.raw["mean"][0] is not None
 
 
 def test_few_sequences_say_why_there_is_no_interval(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""What builds up over a sequence: D against length, and what is left of the sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from mismatch.report.axes import LinearAxis, linear_axis
+from mismatch.report.pairs import Estimate, Prefix
+from mismatch.report.sequences import Sequences
+from mismatch.report.svg import DOT, HEIGHT, LINE, TEXT, anchor, box, line, short, svg, y_of
+from mismatch.report.words import number, with_interval
+
+#: Sequences drawn one by one; beyond that those with the largest |D|, and every k-th of the others.
+DRAWN, EXTREME = 1200, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """drawing, and what its caption must say of it."""
+
+    drawing: Markup
+    drawn: int
+    step: int
+    sequences: int
+    slope: Estimate
+
+
+def drift(found: Sequences, slope: Estimate, sequences: int) -> Drift | None:
+    """D of each sequence against its length, with the line of least squares; None without a token.
+
+    slope: per 1,000 tokens, as the metrics have it: the line goes through the means with that.
+    """
+    length, total = (column[found.finite > 0] for column in (found.finite, found.total))
+    if not len(length):
+        return None
+    chosen, step = _thinned(total)
+    x = linear_axis([float(length.max())])
+    y = linear_axis([float(total.min()), float(total.max())])
+    parts = [part for tick in y.ticks for part in _level(tick.at, tick.label)]
+    parts += [
+        TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, HEIGHT + 16, t.label) for t in x.ticks
+    ]
+    numbers = found.number[found.finite > 0]
+    for k in chosen.tolist():
+        at, up = x.at(float(length[k])), y.at(float(total[k]))
+        said = (
+            f"sequence {numbers[k]}: D = {number(float(total[k]))}, {short(int(length[k]))} tokens"
+        )
+        parts.append(DOT.format("dot gap faint", 100 * at, y_of(up), 3, said))
+    parts.append(box(_lines(length, total, slope, x, y)))
+    label = (
+        f"D against length of {len(chosen):,} sequences; slope {with_interval(slope, sequences)}"
+    )
+    return Drift(svg(HEIGHT + 22, label, parts), len(chosen), step, len(length), slope)
+
+
+def _thinned(total: np.ndarray) -> tuple[np.ndarray, int]:
+    """Indices of what is drawn, ascending, and of how many that are not extreme one is."""
+    if len(total) <= DRAWN:
+        return np.arange(len(total)), 1
+    extreme = np.sort(np.argsort(-np.abs(total), kind="stable")[:EXTREME])
+    others = np.setdiff1d(np.arange(len(total)), extreme)
+    step = math.ceil(len(others) / (DRAWN - EXTREME))
+    return np.union1d(extreme, others[::step]), step
+
+
+def _level(at: float, label: str) -> list[Markup]:
+    y = y_of(at)
+    role = "base" if label == "0" else "grid"
+    return [LINE.format(role, 0, 100, y, y), TEXT.format("tick axis", 0, y + 3.5, label)]
+
+
+def _lines(
+    length: np.ndarray, total: np.ndarray, slope: Estimate, x: LinearAxis, y: LinearAxis
+) -> list[Markup]:
+    """The slope solid, the ends of its interval dashed, all through the means."""
+    middle, level = float(length.mean()), float(total.mean())
+    ends = (float(length.min()), float(length.max()))
+    drawn = []
+    for role, value in (("guide", slope.low), ("guide", slope.high), ("curve fit", slope.value)):
+        if value is not None and ends[0] < ends[1]:
+            rises = [(x.at(e), y.at(level + value / 1000 * (e - middle))) for e in ends]
+            drawn.append(line(role, rises))
+    return drawn
+
+
+def ess(rows: Sequence[Prefix], sequences: int) -> Markup:
+    """ESS / n of the sequences' first so many tokens, and what k3 alone predicts."""
+    axis = LinearAxis(0.0, 1.0, 0.25)
+    parts = [part for tick in axis.ticks for part in _level(tick.at, tick.label)]
+    places = [(k + 0.5) / len(rows) for k in range(len(rows))]
+    known = [
+        (at, r.predicted) for at, r in zip(places, rows, strict=True) if r.predicted is not None
+    ]
+    if len(known) > 1:
+        parts.append(box([line("curve expected", known)]))
+    for at, row in zip(places, rows, strict=True):
+        parts += _share(row.ess, 100 * at, sequences)
+        parts.append(TEXT.format("tick mid", 100 * at, HEIGHT + 16, short(row.length)))
+        parts.append(
+            TEXT.format("tick mid dim", 100 * at, HEIGHT + 28, f"n={short(row.sequences)}")
+        )
+    return svg(HEIGHT + 34, f"effective sample size at {len(rows)} lengths", parts)
+
+
+def _share(found: Estimate, x: float, sequences: int) -> list[Markup]:
+    if found.value is None:
+        return []
+    parts = []
+    if found.low is not None and found.high is not None:
+        parts.append(LINE.format("range thin gap", x, x, y_of(found.low), y_of(found.high)))
+    said = f"ESS / n: {with_interval(found, sequences)}"
+    return [*parts, DOT.format("dot gap", x, y_of(found.value), 4, said)]

@@ -1,0 +1,71 @@
+"""The pieces that every figure is drawn from, as inline SVG in CSS classes: light and dark are CSS.
+
+x is in percent and y in pixels, so that text keeps its size on a narrow screen; a shape with many
+points is a path in a box of its own, stretched to fit. Markup.format escapes what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+HEIGHT = 190  # of a plot area, pixels
+
+_SVG = Markup('<svg class="plot" height="{}" role="img" aria-label="{}">{}</svg>')
+LINE = Markup('<line class="{}" x1="{:.2f}%" x2="{:.2f}%" y1="{:.1f}" y2="{:.1f}"/>')
+TEXT = Markup('<text class="{}" x="{:.2f}%" y="{:.1f}">{}</text>')
+RECT = Markup(
+    '<rect class="{}" x="{:.3f}%" width="{:.3f}%" y="{:.1f}" height="{:.1f}">'
+    "<title>{}</title></rect>"
+)
+DOT = Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="{}"><title>{}</title></circle>')
+_BOX = Markup(
+    '<svg x="0" y="0" width="100%" height="{}" viewBox="0 0 1000 1000" preserveAspectRatio="none">'
+    "{}</svg>"
+)
+_PATH = Markup('<path class="{}" d="{}"/>')
+
+#: A point of a path, both coordinates 0..1, y upwards.
+Point = tuple[float, float]
+
+
+def svg(height: float, label: str, parts: Sequence[Markup]) -> Markup:
+    return _SVG.format(round(height), label, Markup("").join(parts))
+
+
+def box(paths: Sequence[Markup]) -> Markup:
+    """Paths over the whole plot area."""
+    return _BOX.format(HEIGHT, Markup("").join(paths))
+
+
+def line(role: str, points: Sequence[Point]) -> Markup:
+    """A line through the points; its width is not stretched (CSS)."""
+    at = " ".join(f"{1000 * x:.1f},{1000 * (1 - y):.1f}" for x, y in points)
+    return _PATH.format(role, f"M{at}")
+
+
+def cells(role: str, places: np.ndarray, grid: int) -> Markup:
+    """Filled squares of a grid x grid raster in one path. places: (n, 2) columns and rows, rows
+    counted upwards.
+    """
+    size = 1000 / grid
+    drawn = (
+        f"M{c * size:g} {1000 - (r + 1) * size:g}h{size:g}v{size:g}h-{size:g}z"
+        for c, r in places.tolist()
+    )
+    return _PATH.format(role, "".join(drawn))
+
+
+def y_of(at: float) -> float:
+    """0..1 upwards -> pixels downwards."""
+    return HEIGHT * (1 - at)
+
+
+def anchor(at: float) -> str:
+    return "end" if at > 0.97 else "start" if at < 0.02 else "mid"
+
+
+def short(n: int) -> str:
+    return f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k" if n < 10**6 else f"{n / 10**6:.1f}M"
