@@ -82,11 +82,11 @@ const sequences = (() => {
       this.held = k < pair.held;
       this.number = pair.block.number[k];
       const [name, ...rest] = heading(pair, k);
-      this.matches = element("span", { class: "matches" });
-      const words = [element("strong", { text: name }), ...rest.map((text) => element("span", { text })), this.matches];
+      this.matches = element("strong", { class: "matches" });
+      const words = [element("strong", { text: name }), ` · ${rest.join(" · ")}`, this.matches];
       this.element = this.held
         ? element("details", { class: "seq" }, element("summary", {}, ...words))
-        : element("p", { class: "seq bare" }, ...words, element("em", { text: "tokens not on this page" }));
+        : element("p", { class: "seq bare" }, ...words, " · tokens not on this page");
       this.element.dataset.k = k;
       if (this.held) this.element.addEventListener("toggle", () => this.opened());
     }
@@ -156,7 +156,7 @@ const sequences = (() => {
 
     filter(hits) {
       this.hits = hits;
-      this.matches.textContent = hits ? plural(hits.length, "match").replace("matchs", "matches") : "";
+      this.matches.textContent = hits ? ` · ${hits.length} matching` : "";
       this.drawn = false;
       if (this.held && this.element.open) this.opened();
     }

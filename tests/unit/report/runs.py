@@ -168,3 +168,23 @@ def _write_provenance(root: Path, trace: str) -> None:
     }
     path = root / "traces" / condition / capture / "provenance.json"
     store.write_text(path, store.dump_json(record))
+
+
+def write_top(root: Path, trace: str, k: int) -> None:
+    """The k likeliest tokens at each scored position: its own, with ln p -1, is rank 1 (0 first) of
+    every second position and not among them at the others.
+    """
+    n = LENGTH - PROMPT
+    position = np.tile(np.repeat(np.arange(PROMPT, LENGTH), k), SEQUENCES)
+    rank = np.tile(np.arange(k), SEQUENCES * n)
+    own = (rank == 1) & (position % 2 == 0)
+    store.write_table(
+        root / "traces" / trace / "topk.parquet",
+        {
+            "sequence_id": np.repeat(np.arange(SEQUENCES), n * k).astype(np.int32),
+            "position": position.astype(np.int32),
+            "rank": rank.astype(np.int32),
+            "token_id": np.where(own, position % 6, 10 + rank).astype(np.int32),
+            "logprob": (-0.5 - 0.5 * rank).astype(np.float32),
+        },
+    )
