@@ -53,6 +53,7 @@ selftest: engines       ## faults in real traces and live engines: is each named
 bench: engines
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/million.py
+	$(BIN)/python -m bench.page
 
 coverage: .venv/.ready  ## do the intervals hold known truth? about 20 CPU minutes; finished cells are kept
 	$(BIN)/python -m bench.coverage

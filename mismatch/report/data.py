@@ -70,19 +70,17 @@ def carry(source: Source, room: int, listed: int, vocabulary: Vocabulary) -> Car
     rows = [np.arange(s.start, s.stop) for s in spans]
     tops = _tops(source, np.concatenate(rows) if rows else np.zeros(0, int))
     wide = _is_wide([*(s.ids for s in spans), *(t.ids for t in tops if t is not None)])
-    seen: set[int] = set()
     held, done = [], 0
     for span in spans:
         part = slice(done, done + span.stop - span.start)
         done = part.stop
         held.append(_packed(source, span, [t and _part(t, part) for t in tops], wide))
-        seen.update(vocabulary.add(source.context, span.ids))
-    for top in filter(None, tops):
-        vocabulary.add(source.context, top.ids)
+    kinds = vocabulary.add(source.context, [s.ids for s in spans])
+    vocabulary.add(source.context, [t.ids for t in tops if t is not None])
     return Carried(
         embedded(_block(source, order, held, wide)),
         _said(source, len(order), spans),
-        [(k, KINDS[k]) for k in sorted(seen)],
+        [(k, KINDS[k]) for k in kinds],
     )
 
 

@@ -64,7 +64,9 @@ def _thinned(total: np.ndarray) -> tuple[np.ndarray, int]:
     if len(total) <= DRAWN:
         return np.arange(len(total)), 1
     extreme = np.sort(np.argsort(-np.abs(total), kind="stable")[:EXTREME])
-    others = np.setdiff1d(np.arange(len(total)), extreme)
+    is_other = np.ones(len(total), bool)
+    is_other[extreme] = False
+    others = np.flatnonzero(is_other)
     step = math.ceil(len(others) / (DRAWN - EXTREME))
     return np.union1d(extreme, others[::step]), step
 

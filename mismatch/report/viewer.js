@@ -191,5 +191,5 @@ const viewers = (() => {
   });
 
   const start = () => { for (const one of all) if (!one.root.closest("details")) one.build(); };
-  return { start, of: (pair) => all.find((one) => one.id === pair) };
+  return { all, start, of: (pair) => all.find((one) => one.id === pair) };
 })();

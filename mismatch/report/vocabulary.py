@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,9 @@ class Vocabulary:
         self._ids: dict[str, set[int]] = {}
         self._texts: dict[str, Mapping[str, str]] = {}
 
-    def add(self, context: Context, ids: np.ndarray) -> list[int]:
-        """Take in ids of a corpus; returns the kinds of token among them."""
-        found = set(np.unique(ids).tolist()) - {-1}
+    def add(self, context: Context, ids: Sequence[np.ndarray]) -> list[int]:
+        """Take in ids of a corpus, -1 for none; returns the kinds of token among them."""
+        found = {k for one in ids for k in np.unique(one).tolist() if k >= 0}
         self._ids.setdefault(context.name, set()).update(found)
         texts = self._texts.setdefault(context.name, context.texts or {})
         return sorted({kind_of(texts[str(k)]) for k in found if str(k) in texts})
