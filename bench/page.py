@@ -1,4 +1,4 @@
-"""report.html of many tokens: seconds and memory to write it, its size, and how it does in a browser.
+"""report.html of many tokens: seconds and memory to write it, its size, how it does in a browser.
 
 python -m bench.page [SEQUENCES LENGTH [TOPK]]
 """

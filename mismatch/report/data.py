@@ -251,4 +251,14 @@ def _said(source: Source, listed: int, spans: list[_Span]) -> str:
             f"{total - listed:,} are not listed."
         )
     cut = sum(s.hidden > 0 for s in spans)
-    return said + (f" {count(cut, 'long sequence')} cut around the worst token." if cut else "")
+    said += f" {count(cut, 'long sequence')} cut around the worst token." if cut else ""
+    return said + "".join(
+        _of_top(*asked) for asked in zip(source.pair.sides, source.depths, strict=True)
+    )
+
+
+def _of_top(side: str, depth: int) -> str:
+    if not depth:
+        return ""
+    shown = f", {alternatives.SHOWN} shown" if depth > alternatives.SHOWN else ""
+    return f" The {depth} likeliest tokens of {side} at each position{shown}."

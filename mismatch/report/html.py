@@ -84,7 +84,6 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         groups=view.groups(pairs, axis),
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
-        not_trusted=NOT_TRUSTED,
         policy=policy(script, style),
         rungs=rungs(pairs),
         sampled=[*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)],
@@ -118,6 +117,9 @@ def policy(script: str, style: str) -> str:
     return f"default-src 'none'; script-src {one}; style-src {other}; {rest}"
 
 
+_WORDS = ("NONE", "brackets", "count", "interval", "number")
+
+
 def environment() -> jinja2.Environment:
     """Autoescape is on, and every string that is not markup loses its control characters."""
     made = jinja2.Environment(
@@ -128,8 +130,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    made.globals.update(SHADES=SHADES, SLOTS=SLOTS, about=about)
-    for name in ("NONE", "count", "interval", "number", "sample_size", "why_no_interval"):
+    made.globals.update(NOT_TRUSTED=NOT_TRUSTED, SHADES=SHADES, SLOTS=SLOTS, about=about)
+    for name in (*_WORDS, "sample_size", "why_no_interval"):
         made.globals[name] = getattr(words, name)
     return made
 

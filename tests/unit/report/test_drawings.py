@@ -1,0 +1,149 @@
+"""Figures of a pair: what is drawn, what is left out, and that the page says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mismatch.report import build, drift, spreads
+from mismatch.report.pairs import Estimate, estimate
+from mismatch.report.sequences import Sequences, Tokens, sequences_of
+from tests.unit.report import runs
+from tests.unit.report.runs import pair, write_run
+
+
+def text(root: Path) -> str:
+    source = build(root)[1].read_text(encoding="utf-8")
+    body = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", source, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def tokens(sequence: list[int], d: list[float]) -> Tokens:
+    n = len(d)
+    made = np.asarray(d, np.float64)
+    position = np.arange(n, dtype=np.int32)
+    right = np.full(n, -1.0, np.float32)
+    return Tokens(np.asarray(sequence), position, position, right, right, made)
+
+
+BIN = {"tokens": 50, "metrics": runs.metrics(1e-3)}
+
+
+def test_every_breakdown_is_drawn_and_what_comes_after_three_is_folded(tmp_path: Path) -> None:
+    """In the order that explains most; one of a later release comes last, by its own name."""
+    names = ("infer_prob", "position", "length", "entropy", "token_type", "turn", "moon")
+    made = {by: [{"bin": "x", **BIN}] for by in names}
+    found = text(write_run(tmp_path / "run", pair(breakdowns=made)))
+    order = ("probability", "entropy", "token type", "position", "sequence length", "turn", "moon")
+    places = [found.index(f"The gap by {name} ") for name in order]
+    assert places == sorted(places)
+    folded = ", ".join(f"the gap by {name}" for name in order[3:])
+    assert folded.capitalize() in found
+
+
+def test_corrections_and_ess_by_length_stand_with_their_intervals(tmp_path: Path) -> None:
+    """Affected in percent, ESS as it is, each with its interval; by length folded below."""
+    part = {"affected": runs.estimate(0.25), "ess": runs.estimate(0.5)}
+    rows = [{"bin": "64-255", "tokens": 700, "sequences": 9, **part}]
+    correction = {"name": "token-tis", "level": "token", "rule": "w = min(r, 2)", **part}
+    prefix = {"length": 64, "sequences": 9, "tokens": 576, "ess": runs.estimate(0.5)}
+    found = text(
+        write_run(
+            tmp_path / "run",
+            pair(
+                corrections=[{**correction, "by_length": rows}],
+                ess_by_length=[{**prefix, "predicted": 0.6}, {**prefix, "predicted": None}],
+            ),
+        )
+    )
+    assert "token-tis token w = min(r, 2) 25.0% [20.0, 30.0] 0.500 [0.400, 0.600]" in found
+    assert "token-tis 64-255 700 9 25.0%" in found
+    assert "64 9 576 0.500 [0.400, 0.600] 0.600" in found
+    assert "64 9 576 0.500 [0.400, 0.600] —" in found
+
+
+def test_a_folder_of_before_says_nothing_of_what_it_does_not_have(tmp_path: Path) -> None:
+    """No correction, no ESS by length, no entropy: no empty figure for them."""
+    found = text(write_run(tmp_path / "run", pair()))
+    for name in ("What a correction would do", "ESS by length", "The gap by entropy"):
+        assert name not in found
+
+
+def test_sequences_add_up() -> None:
+    """D, mean |d|, the worst row; what is not finite is counted and in no sum."""
+    found = sequences_of(tokens([3, 3, 3, 5, 5, 8], [0.5, -2.0, 0.25, np.nan, 1.0, np.inf]))
+    assert found.number.tolist() == [3, 5, 8]
+    assert found.total.tolist() == [-1.25, 1.0, 0.0]
+    np.testing.assert_allclose(found.mean, [2.75 / 3, 1.0, np.nan])
+    assert found.lost.tolist() == [0, 1, 1] and found.finite.tolist() == [3, 1, 0]
+    assert found.worst.tolist() == [1, 3, 5]
+    assert found.order.tolist() == [1, 2, 0]  # not finite first
+    assert len(sequences_of(tokens([], [])).number) == 0
+
+
+def many(n: int) -> Sequences:
+    d = np.random.default_rng(0).normal(0, 1, n)
+    return sequences_of(tokens(list(range(n)), d.tolist()))
+
+
+def test_drift_is_thinned_by_the_rule_that_is_told() -> None:
+    """Below the limit every sequence; above it the largest |D| all, and one in k of the others."""
+    slope = estimate(runs.estimate(0.5))
+    few, lots = (drift.drift(many(n), slope, n) for n in (drift.DRAWN, 10_000))
+    assert few is not None and lots is not None
+    assert (few.drawn, few.step) == (drift.DRAWN, 1)
+    assert drift.EXTREME < lots.drawn <= drift.DRAWN and lots.step == 10
+    assert lots.drawing.count("<circle") == lots.drawn
+    largest = np.argsort(-np.abs(many(10_000).total))[: drift.EXTREME]
+    drawn = {int(k) for k in re.findall(r"sequence (\d+):", lots.drawing)}
+    assert set(largest.tolist()) <= drawn
+
+
+def test_drift_without_a_slope_draws_no_line() -> None:
+    """One length alone has none."""
+    found = drift.drift(many(20), Estimate(None, None, None), 20)
+    assert found is not None and "<path" not in found.drawing
+
+
+def test_the_tails_end_at_the_largest_and_at_one_token() -> None:
+    """The first point of a sign is its largest |d|, at a share of 1 / n."""
+    d = np.concatenate([-np.geomspace(1e-3, 1.0, 500), np.geomspace(1e-3, 0.1, 499), [0.0]])
+    drawn = spreads.tails(d)
+    assert drawn is not None
+    for role, largest in (("neg", 1.0), ("pos", 0.1)):
+        points = re.search(rf'curve {role}" d="M([^"]*)"', drawn)
+        assert points is not None
+        x, y = (float(v) for v in points[1].split()[0].split(","))
+        assert y == 1000  # 1 of 1,000 tokens, at the foot of three decades
+        places = [float(p.split(",")[0]) for p in points[1].split()]
+        assert x == max(places) == pytest.approx(1000 * (3 + np.log10(largest)) / 3, abs=0.1)
+    assert spreads.tails(np.zeros(5)) is None
+
+
+def test_density_counts_every_finite_token() -> None:
+    """Where p is 1 on both sides there is a cell at the corner; NaN is in none; a value above 0,
+    which rounding makes, is at the edge.
+    """
+    left = np.array([0.0, 1e-6, np.log(0.5), np.nan], np.float32)
+    right = np.array([0.0, 0.0, np.log(0.25), -1.0], np.float32)
+    drawn = spreads.density(left, right)
+    assert drawn is not None and "of 3 tokens" in drawn
+    assert 'class="q1" d="' in drawn and "M980 0h20" in drawn
+    assert drawn.count("h20v20") == 2
+    assert spreads.density(left[3:], right[3:]) is None
+
+
+def test_pages_of_one_token_and_of_none_that_is_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are pages; what cannot be drawn is not."""
+    for name, size in (("SEQUENCES", 1), ("LENGTH", 3), ("PROMPT", 2)):
+        monkeypatch.setattr(runs, name, size)
+    one = text(write_run(tmp_path / "one", pair(), d=np.array([0.5])))
+    assert "All 1 sequence," in one and "1 token in 1 sequence" in one
+    lost = text(write_run(tmp_path / "lost", pair(nan_tokens=1), d=np.array([np.nan])))
+    assert "No evidence: 1 NaN and 0 infinite tokens" in lost
+    assert "How d is spread" not in lost and "D against length" not in lost
