@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
+from mismatch.report import retokenize
 from mismatch.report.words import token_text
 from tests.browser.chromium import Tab
 from tests.browser.conftest import D, Made, tokens_of
 from tests.unit.report import runs
+from tests.unit.report.test_retokenize import _found as found_of_retokenize
 
 DECODE, PREFILL = (runs.pair(path)["id"] for path in ("decode", "prefill"))
 VIEWER = f'document.querySelector(".viewer[data-pair=\\"{DECODE}\\"]")'
@@ -333,6 +335,18 @@ def test_a_page_without_a_token_opens(tab: Tab, made: Made) -> None:
     """Only failed cells: a page, a reason, and nothing for the script to do."""
     tab.open(made(runs.failed_pair()))
     assert "No evidence: no token was compared" in tab.js("document.body.innerText")
+
+
+def test_tips_of_the_page_on_retokenisation(tab: Tab, tmp_path: Path) -> None:
+    """Its tokens stand in the page itself; hovering and focus show what their titles say."""
+    path = tmp_path / "retokenize.html"
+    path.write_text(retokenize.html(found_of_retokenize(runs.HOSTILE)), encoding="utf-8")
+    tab.open(path)
+    tab.hover(*place(tab, ".t.gone:not(.legend *)"))
+    tab.until("!document.getElementById('tip').hidden")
+    assert "sampled, and not in the new ids" in tip(tab)
+    tab.js('document.querySelector(".tokens .t").focus()')
+    assert "position" in tip(tab)
 
 
 def test_what_is_listed_without_its_tokens_says_so(

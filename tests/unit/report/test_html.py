@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mismatch import store
+from mismatch import api, store
+from mismatch.errors import MismatchError
 from mismatch.report import build
 from tests.unit.report import runs
 from tests.unit.report.carried import blocks, carried
@@ -228,6 +229,17 @@ def test_a_folder_without_comparisons_still_reports(run: Path) -> None:
     assert "The compared tokens of this pair are not in this folder" in found.text
     assert "1.00e-3" in found.text and "The gap by probability" in found.text
     assert list(blocks(run / "report.html")) == ["vocabulary"]
+
+
+@pytest.mark.parametrize("schema", [2, "1", None])
+def test_a_summary_of_another_schema_is_refused_in_one_sentence(run: Path, schema: object) -> None:
+    """No page is written of what cannot be read as it was meant."""
+    summary = store.read_json(run / "summary.json") | {"schema": schema}
+    store.write_text(run / "summary.json", store.dump_json(summary))
+    with pytest.raises(MismatchError) as refused:
+        api.report(run)
+    assert refused.value.code == "artifact-too-new" and "summary.json" in str(refused.value)
+    assert not (run / "report.html").exists()
 
 
 def test_nan_tokens_are_counted_shown_and_first(tmp_path: Path) -> None:
