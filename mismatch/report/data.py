@@ -139,7 +139,8 @@ def _span(source: Source, k: int, longest: int) -> _Span:
 def _whole(context: Context, sequence: int) -> np.ndarray | None:
     if context.token_ids is None or sequence >= len(context.token_ids):
         return None
-    return np.asarray(context.token_ids[sequence].values.to_numpy(zero_copy_only=False))
+    ids = context.token_ids[sequence].values
+    return None if ids is None else np.asarray(ids.to_numpy(zero_copy_only=False))
 
 
 def _window(places: np.ndarray, worst: int, longest: int) -> tuple[int, int]:

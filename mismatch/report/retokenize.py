@@ -11,9 +11,9 @@ import numpy as np
 
 from mismatch import __version__, store
 from mismatch.glossary import CAUSES, ROADS
+from mismatch.report.boxes import Token, lines, probability
 from mismatch.report.html import STYLES, TIPS, environment, inlined, policy
 from mismatch.report.markdown import escape
-from mismatch.report.viewer import Token, lines, probability
 from mismatch.report.words import NONE, clean, count, number, token_text
 
 #: Nats below the median of the sampled tokens: the colour classes 1 to 5 of an inserted token.

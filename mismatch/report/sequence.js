@@ -94,7 +94,10 @@ const sequences = (() => {
     get worst() { return this.indexOf(this.pair.block.worst[this.k]); }
     indexOf(position) { return this.found.position.indexOf(position); }
 
-    opened() { if (this.element.open && !this.drawn) this.around(this.hits ? this.hits[0] : this.worst); }
+    opened() {
+      if (!this.element.open || this.drawn) return;
+      this.around(this.hits && this.hits.length ? this.hits[0] : this.worst);
+    }
 
     around(index) {
       const size = this.found.size, low = Math.min(index - (AROUND >> 1), size - AROUND);

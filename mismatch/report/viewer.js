@@ -28,10 +28,14 @@ const viewers = (() => {
       for (let k = 0; k < Math.min(OPEN, this.pair.held); k++) this.sequence(k).element.open = true;
     }
     sequence(k) {
-      const link = (s, t) => links.to(this.id, s, t);
-      this.sequences[k] = this.sequences[k] || new sequences.Sequence(this.pair, k, link);
+      if (!this.sequences[k]) {
+        const link = (s, t) => links.to(this.id, s, t);
+        this.sequences[k] = new sequences.Sequence(this.pair, k, link);
+        this.sequences[k].filter(this.matches(k));
+      }
       return this.sequences[k];
     }
+    matches(k) { return this.hits && (this.hits.get(k) || []); }
     listen() {
       let waiting = 0;
       for (const name of ["find", "least", "kind"]) {
@@ -84,14 +88,9 @@ const viewers = (() => {
       const isAny = !text && !(least > 0) && kind === "";
       this.hits = isAny ? null : this.matching(text, least, kind);
       this.at = -1;
-      for (const k of this.sequences.keys()) {
-        if (this.sequences[k]) this.sequences[k].filter(this.hits && (this.hits.get(k) || []));
-      }
+      for (const one of this.sequences.filter(Boolean)) one.filter(this.matches(one.k));
       this.list(this.hits ? [...this.hits.keys()] : Array.from({ length: this.pair.listed }, (_, k) => k));
-      for (const k of this.shown.slice(0, this.hits ? this.drawn : 0)) {
-        this.sequence(k).filter(this.hits.get(k));
-        if (k === this.shown[0]) this.sequence(k).element.open = true;
-      }
+      if (this.hits && this.shown.length) this.sequence(this.shown[0]).element.open = true;
       this.say();
     }
     matching(text, least, kind) {

@@ -254,6 +254,25 @@ def test_walking_along_matches_and_jumping_to_the_worst(tab: Tab, page: Path) ->
     assert tab.js(at) == "sequence 9 4"
 
 
+def test_a_filter_holds_for_what_is_listed_later(
+    tab: Tab, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty sequences: those behind the button carry their matches too, and lose them again."""
+    monkeypatch.setattr(runs, "SEQUENCES", 30)
+    tab.open(made(runs.pair(sequences=30, tokens=300), d=np.tile(D[:10], 30)))
+    fill(tab, "least", "0.009")
+    tab.js(f'{VIEWER}.querySelector(".more").click()')
+    words = f'Array.from({VIEWER}.querySelectorAll(".seq summary"), (e) => e.innerText)'
+    found = tab.js(words)
+    assert len(found) == 30 and all(" · 5 matching" in heading for heading in found)
+    tab.js(f'{VIEWER}.querySelector(".seq:last-child").open = true')
+    tab.until(f'{VIEWER}.querySelectorAll(".seq:last-child .hit").length === 5')
+    fill(tab, "least", "")
+    tab.js(f'{VIEWER}.querySelector(".more").click()')
+    assert not any("matching" in heading for heading in tab.js(words))
+    assert tab.js(f'{VIEWER}.querySelectorAll(".hit, .filtered").length') == 0
+
+
 # ---------------------------------------------------------------- links
 
 
