@@ -55,7 +55,7 @@ def read(trace: Path, k: int, tokens: Tokens, rows: np.ndarray) -> Alternatives:
     own = ids == tokens.token_id[rows][at]
     place = np.zeros(len(rows), np.int64)
     place[at[own]] = rank[own] + 1
-    few = rank < SHOWN
+    few = (rank < SHOWN) & np.isfinite(column["logprob"][here])
     shape = (len(rows), min(k, SHOWN))
     found, logprobs = np.full(shape, -1, np.int64), np.full(shape, -np.inf)
     found[at[few], rank[few]] = ids[few]

@@ -79,7 +79,7 @@ def carry(source: Source, room: int, listed: int, vocabulary: Vocabulary) -> Car
     vocabulary.add(source.context, [t.ids for t in tops if t is not None])
     return Carried(
         embedded(_block(source, order, held, wide)),
-        _said(source, len(order), spans),
+        _said(source, room, len(order), spans),
         [(k, KINDS[k]) for k in kinds],
     )
 
@@ -237,7 +237,7 @@ def _digits(values: np.ndarray) -> list[float | None]:
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]
 
 
-def _said(source: Source, listed: int, spans: list[_Span]) -> str:
+def _said(source: Source, room: int, listed: int, spans: list[_Span]) -> str:
     """The rule and what it left out, with the numbers."""
     total = len(source.sequences.number)
     bad = source.pair.nan_tokens or source.pair.inf_tokens
@@ -247,12 +247,14 @@ def _said(source: Source, listed: int, spans: list[_Span]) -> str:
     else:
         said = (
             f"{len(spans):,} of {count(total, 'sequence')} with their tokens, {first}those with "
-            "the largest |d| first, as many as fit into this page's room; "
+            f"the largest |d| first, as many as {room / 1e6:.3g} MB of this page hold; "
             f"{listed - len(spans):,} more are listed with their numbers alone, "
             f"{total - listed:,} are not listed."
         )
     cut = sum(s.hidden > 0 for s in spans)
-    said += f" {count(cut, 'long sequence')} cut around the worst token." if cut else ""
+    if cut:
+        most = max(len(s.ids) for s in spans if s.hidden)
+        said += f" {count(cut, 'long sequence')} cut to {most:,} positions around the worst token."
     return said + "".join(
         _of_top(*asked) for asked in zip(source.pair.sides, source.depths, strict=True)
     )

@@ -175,7 +175,7 @@ def test_a_long_sequence_is_cut_and_the_page_says_so(
     """Five positions around the worst token, the others counted."""
     monkeypatch.setattr("mismatch.report.data.LONGEST", 5)
     found = page(run)
-    assert "10 long sequences cut around the worst token" in found.text
+    assert "10 long sequences cut to 5 positions around the worst token" in found.text
     first = carried(run / "report.html")[0]
     for k, worst in enumerate(first.raw["worst"]):
         assert len(first.held(k).position) == 5 and worst in first.held(k).position
@@ -189,7 +189,7 @@ def test_what_the_page_has_no_room_for_is_counted(
     monkeypatch.setattr("mismatch.report.data.ROOM_OF_LEAD", 430)
     monkeypatch.setattr("mismatch.report.data.LISTED_OF_LEAD", 5)
     said = "3 of 10 sequences with their tokens, those with the largest |d| first"
-    assert f"{said}, as many as fit" in page(run).text
+    assert f"{said}, as many as 0.00043 MB of this page hold" in page(run).text
     assert "2 more are listed with their numbers alone, 5 are not listed" in page(run).text
     first = carried(run / "report.html")[0].raw
     assert len(first["held"]) == 3 and len(first["number"]) == 5
