@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from mismatch.compare.metrics import Aligned, measure
 from mismatch.compare.stats import begins
+from mismatch.kinds import KINDS, kind_of
 
 PROB_EDGES = tuple(float(np.float32(math.log(p))) for p in (0.01, 0.1, 0.5, 0.9, 0.99))
 PROB_BINS = ("[0, 0.01)", "[0.01, 0.1)", "[0.1, 0.5)", "[0.5, 0.9)", "[0.9, 0.99)", "[0.99, 1]")
@@ -86,36 +86,6 @@ def _row(gap: Aligned, name: str, at: np.ndarray, seed: int, resamples: int) -> 
     part = Aligned(gap.sequence[at], gap.position[at], gap.lp_train[at], gap.lp_infer[at])
     found = measure(part, {}, seed=seed, resamples=resamples, keys=KEYS)
     return {"bin": name, "tokens": found.tokens, "metrics": found.metrics}
-
-
-# ---------------------------------------------------------------- what a token is
-
-KINDS = ("special", "tool/template", "digit", "code", "whitespace", "other")
-_KIND = (
-    # <|im_end|>, <s>, [INST], <pad>: written so by no one but a template
-    (
-        "special",
-        re.compile(r"<\|.*\|>|<｜.*｜>|</?(s|pad|unk|bos|eos|mask)>|\[/?(INST|PAD|UNK|CLS|SEP)\]"),
-    ),
-    ("tool/template", re.compile(r"</?[a-z]+([_-][a-z]+)*>", re.IGNORECASE)),
-    ("whitespace", re.compile(r"\s+")),
-    ("digit", re.compile(r"\s*[+-]?[\d.,]*\d[\d.,]*\s*")),
-    ("code", re.compile(r"\s*[^\w\s]*[{}\[\]()<>=;_/\\|&*^%$#@`~+][^\w\s]*\s*")),
-)
-
-
-def kind_of(text: str) -> int:
-    """A token's text -> its index in KINDS; a token without text is `special`.
-
-    By the text alone, so that it is the same for every tokenizer: a role's name in a template reads
-    as a word, and is `other`.
-    """
-    if not text:
-        return 0
-    for name, pattern in _KIND:
-        if pattern.fullmatch(text):
-            return KINDS.index(name)
-    return KINDS.index("other")
 
 
 def kinds_of(token_id: np.ndarray, texts: Mapping[str, str]) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Any
 
 from mismatch import store
 from mismatch.glossary import NOT_TRUSTED
-from mismatch.report import alternatives, data, figures
+from mismatch.report import alternatives, data, drawings
 from mismatch.report.data import Carried, Source
-from mismatch.report.figures import Section
+from mismatch.report.drawings import Section
 from mismatch.report.noise import Noise, noise
 from mismatch.report.pairs import Corrected, Pair
 from mismatch.report.provenance import Row, read_provenance, rows
@@ -86,7 +86,7 @@ def _block(
         pair=pair,
         noise=noise(pair),
         is_lead=is_lead,
-        sections=figures.sections(pair, source),
+        sections=drawings.sections(pair, source),
         corrections=_corrections(pair),
         carried=None if source is None else data.carry(source, *limits, vocabulary),
         has_texts=context.texts is not None,

@@ -15,7 +15,6 @@ from markupsafe import Markup
 from mismatch import store
 from mismatch.kinds import kind_of
 from mismatch.report.words import token_text
-from mismatch.shapes import Texts
 
 #: Letters of a token's text.
 LETTERS = 200
@@ -34,8 +33,7 @@ def read_context(folder: Path | None) -> Context:
     """A corpus folder that is absent or partial gives less to show, not an error."""
     if folder is None or not folder.is_dir():
         return Context("", None, None)
-    file = folder / store.TEXTS
-    texts = store.read_json(file, Texts) if file.is_file() else None
+    texts = store.read_texts(folder)
     path = folder / "sequences.parquet"
     ids = store.read_table(path)["token_ids"] if path.is_file() else None
     return Context(folder.name, ids, texts)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mismatch.compare.breakdowns import KINDS, breakdowns, kind_of, kinds_of
+from mismatch.compare.breakdowns import breakdowns, kinds_of
 from mismatch.compare.metrics import Aligned, measure
+from mismatch.kinds import KINDS, kind_of
 from tests.unit.compare.samples import aligned, noisy, of_d
 
 
