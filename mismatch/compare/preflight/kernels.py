@@ -17,6 +17,7 @@ ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8,
 #: to 11, fp16 5 to 11, fp32 10 to 110 (its products sum more roundings), fp8 about 2. For bf16 this
 #: is 0.098 nats, where slime's own check of a rollout draws its line (0.1).
 EXPECTED = {"fp32": 1000, "fp16": 25, "bf16": 25, "int8": 60, "fp8": 15}
+COARSEST = "fp8"
 #: Share of tokens that infer is sure of (p >= 0.5) and the other side more than 2 nats off: 0 on
 #: every clean pair in 16 bits here. The lower end of its interval is held against this.
 TAIL = 5e-4
@@ -122,10 +123,11 @@ def too_far(e: Evidence) -> Iterator[Row]:
     found = []
     limit, mean = ROUNDOFF[coarsest] * EXPECTED[coarsest], _mean(e)
     if mean > limit:
+        here = "that is known" if e.left.is_dump else "here"
         roundoffs = f"{mean / ROUNDOFF[coarsest]:.0f} roundoffs of {coarsest}"
         found.append(
-            f"mean |d| is {mean:.3g} nats, {roundoffs}, the coarsest precision here; kernels reach "
-            f"up to {EXPECTED[coarsest]}"
+            f"mean |d| is {mean:.3g} nats, {roundoffs}, the coarsest precision {here}; kernels "
+            f"reach up to {EXPECTED[coarsest]}"
         )
     sure = e.metrics.get("confident_disagreement") or {}
     if coarsest not in ("int8", "fp8") and (sure.get("low") or 0) > TAIL:
@@ -146,9 +148,12 @@ def too_far(e: Evidence) -> Iterator[Row]:
 def _coarsest(e: Evidence) -> str:
     """The coarsest precision that ran; "" where neither side says, or one has no roundoff here.
 
-    A side that does not say, beside one that does, ran in bf16 or finer, as most engines do.
+    Of two dumps any may have run: they are held to the coarsest that is known here. A side that
+    does not say, beside one that does, ran in bf16 or finer, as most engines do.
     """
     shown = [_roundoff(side) for side in e.sides]
+    if not any(shown) and all(side.is_dump for side in e.sides):
+        return COARSEST
     if None in shown or not any(shown):
         return ""
     return max((name or "bf16" for name in shown), key=lambda name: ROUNDOFF[name])

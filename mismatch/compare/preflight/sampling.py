@@ -21,7 +21,9 @@ CLAMPED = 3
 def calm(e: Evidence) -> Row:
     words = f"no clamp, no constant, no temperature in the values; {_ratio_in_words(e)}"
     if any(side.is_dump or side.facts.get("scored_as") is None for side in e.sides):
-        return unchecked(RUNG, f"{words}; a side does not say how it sampled")
+        twice = "; all values are equal to the last bit: is one column there twice?"
+        same = twice if e.left.is_dump and e.finite.any() and not e.d.any() else ""
+        return unchecked(RUNG, f"{words}; a side does not say how it sampled{same}")
     return passed(RUNG, f"both sides say the same sampling; {words}")
 
 
@@ -166,6 +168,8 @@ def _ratio_in_words(e: Evidence) -> str:
     found = e.metrics.get("ratio_mean") or {}
     value, low, high = (found.get(k) for k in ("value", "low", "high"))
     if e.sampled_by != "infer":
+        if e.sampled_by == "unknown":
+            return "mean ratio not judged, as nothing says who drew these tokens"
         return "mean ratio not judged, as infer did not draw these tokens at T = 1"
     if value is None or low is None or high is None:
         return "mean ratio without an interval"

@@ -23,7 +23,9 @@ def calm(e: Evidence) -> Row:
     if not words:
         return passed(RUNG, "batch and parallel shape are alike")
     names = f"{e.left.name} / {e.right.name}"
-    return passed(RUNG, f"differs ({names}): {', '.join(words)}; the batch floor shows its size")
+    return passed(
+        RUNG, f"differs ({names}): {', '.join(words)} (a batch floor shows how much that moves)"
+    )
 
 
 def _shape(side: Side) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def live(layer: Any, parameter: Any) -> torch.Tensor | str:
         return "experts are packed for the CPU's kernel"
     if not on_cpu or not isinstance(layer, (LinearBase, ParallelLMHead)):
         return torch.as_tensor(parameter)
-    size = getattr(layer, "input_size_per_partition", getattr(layer, "embedding_dim", 0))
+    names = ("input_size_per_partition", "input_size", "embedding_dim")  # a router's has no parts
+    size = next(getattr(layer, name) for name in names if hasattr(layer, name))
     return by_product(layer, layer.quant_method.apply, size, parameter)
 
 

@@ -481,6 +481,30 @@ def test_without_a_token_nothing_passes_that_values_would_show() -> None:
         assert faults(with_facts(e, facts(), stale)) == ["weights"]
 
 
+def test_a_dump_is_held_to_the_coarsest_precision_that_is_known() -> None:
+    """What ran is not recorded; a gap that not even 8 bits make is no rounding all the same."""
+    rng = np.random.default_rng(5)
+    e = make()
+    near = right(e, lambda v: np.minimum(v + rng.normal(0, 0.3, v.shape), 0))
+    assert rung(near, "L4")["verdict"] == "not checked"
+    far = replace(near, sampled_by="unknown")
+    other = replace(far.right, logprob=-rng.uniform(2, 8, len(e.sequence)).astype(np.float32))
+    rows = climb(measured(replace(far, right=other)))
+    (size,) = (row for row in rows if row.get("fault") == "size")
+    assert "fp8, the coarsest precision that is known" in size["evidence"]
+
+
+def test_two_columns_that_are_one_are_told() -> None:
+    """A dump whose sides are equal to the last bit may be one column recorded twice."""
+    e = make()
+    twin = measured(
+        replace(e, right=replace(e.right, logprob=e.left.logprob), sampled_by="unknown")
+    )
+    assert "is one column there twice?" in rung(twin, "L2")["evidence"]
+    assert "nothing says who drew" in rung(twin, "L2")["evidence"]
+    assert "twice?" not in rung(e, "L2")["evidence"]
+
+
 def test_what_an_engine_does_not_show_is_not_passed() -> None:
     """No tensor is not all tensors, and no word on sampling is not the same sampling."""
     bare = facts(weights={"tensors": {}, "unread": {}})
