@@ -216,22 +216,28 @@ def captures_asked(out: str | Path) -> int:
 
 
 def import_dumps(
-    format: str, files: Sequence[str | Path] | str | Path, out: str | Path
+    format: str,
+    files: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    notify: Notify = _quiet,
 ) -> dict[str, Any]:
     """Log-probabilities that a trainer recorded -> traces, comparison, report. Needs no engine."""
-    return imports.import_dumps(format, [given_path(f) for f in _listed(files)], given_path(out))
+    paths = [given_path(f) for f in _listed(files)]
+    return imports.import_dumps(format, paths, given_path(out), notify)
 
 
-def compare(folder: str | Path) -> dict[str, Any]:
+def compare(folder: str | Path, notify: Notify = _quiet) -> dict[str, Any]:
     """Measure a run folder's traces again; rewrites comparisons/, summary.json and the report."""
     read_run(given_path(folder))
     with held(given_path(folder)):
-        return conclude(given_path(folder))
+        return conclude(given_path(folder), notify)
 
 
-def compare_traces(left: str | Path, right: str | Path, out: str | Path) -> dict[str, Any]:
+def compare_traces(
+    left: str | Path, right: str | Path, out: str | Path, notify: Notify = _quiet
+) -> dict[str, Any]:
     """Compare two sealed traces, from wherever they were taken; they are copied into `out`."""
-    return traces.compare_traces(given_path(left), given_path(right), given_path(out))
+    return traces.compare_traces(given_path(left), given_path(right), given_path(out), notify)
 
 
 def diff(old: str | Path, new: str | Path, pair: str | None = None) -> dict[str, Any]:
@@ -280,9 +286,11 @@ def attribute(folder: str | Path) -> dict[str, Any]:
     return {"attributions": found}
 
 
-def report(folder: str | Path) -> tuple[Path, Path]:
+def report(folder: str | Path, notify: Notify = _quiet) -> tuple[Path, Path]:
     """Write report.md and report.html of a run folder whose artifacts are all intact."""
+    notify({"stage": "read"})
     check(given_path(folder))
+    notify({"stage": "report"})
     with held(given_path(folder)):
         return reports.build(given_path(folder))
 

@@ -292,9 +292,13 @@ def compare(
 ) -> None:
     """Measure a run folder's pairs again, or compare two traces from anywhere."""
     if len(traces) == 1 and out is None:
-        _compared(api.compare(traces[0]), traces[0], json)
+        with Progress(ERR) as progress:
+            summary = api.compare(traces[0], progress.notify)
+        _compared(summary, traces[0], json)
     elif len(traces) == 2 and out is not None:
-        _compared(api.compare_traces(traces[0], traces[1], out), out, json)
+        with Progress(ERR) as progress:
+            summary = api.compare_traces(traces[0], traces[1], out, progress.notify)
+        _compared(summary, out, json)
     else:
         raise MismatchError(
             "usage",
@@ -328,7 +332,9 @@ def import_(
     json: Json = False,
 ) -> None:
     """Read log-probabilities that a trainer recorded; no engine is needed."""
-    _compared(api.import_dumps(format, files, out), out, json)
+    with Progress(ERR) as progress:
+        summary = api.import_dumps(format, files, out, progress.notify)
+    _compared(summary, out, json)
 
 
 @app.command()
@@ -375,7 +381,8 @@ def attribute(folder: Folder, json: Json = False) -> None:
 @app.command()
 def report(folder: Folder, json: Json = False) -> None:
     """Write report.md and report.html again."""
-    written = api.report(folder)
+    with Progress(ERR) as progress:
+        written = api.report(folder, progress.notify)
     if json:
         print_json({"written": [p.name for p in written]})
     else:

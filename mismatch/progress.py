@@ -1,14 +1,28 @@
-"""A guest's events as a progress bar on a terminal, or as plain lines in a log."""
+"""What a long command is doing: a bar with rate and time left on a terminal, plain lines in a log.
+
+Everything goes to the console given (standard error): under --json nothing else is on stdout.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from mismatch.report.words import clean
 from mismatch.screen import say
@@ -20,20 +34,47 @@ _WORDS = {
     "sample": "rolling out",
     "score": "scoring",
     "close": "closing",
+    "read": "reading",
+    "compare": "comparing",
+    "attribute": "attributing",
+    "report": "writing the report",
 }
+_OF_A_GUEST = ("launch", "load", "encode", "sample", "score", "close")
+#: What is counted, by stage; sequences elsewhere.
+_UNITS = {"compare": "pairs", "attribute": "attributions"}
+
+#: A log gets a line of progress no more often.
+LOG_EVERY_S = 10.0
+
+
+class _Rate(ProgressColumn):
+    """How many a second; nothing until it is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{_short(speed)} {task.fields['unit']}/s")
 
 
 class Progress:
-    """Give `notify` to the api; use as a context manager."""
+    """Give `notify` to the api; use as a context manager. clock: seconds, for a log's lines."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
         self._condition = ""
+        self._doing = ""  # what the numbers below count
+        self._unit = "sequences"
+        self._before, self._call, self._total = 0.0, 0.0, 0.0  # done, in this call, of how many
+        self._begun, self._since, self._told = (
+            0.0,
+            0.0,
+            0.0,
+        )  # count and time at the start; last line
         self._bar: Bar | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Bar(*columns, TimeElapsedColumn(), console=console, transient=True)
-            self._task = self._bar.add_task("", total=None)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
+            times = (TimeElapsedColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, *times, console=console, transient=True)
+            self._task = self._bar.add_task("", total=None, unit=self._unit)
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -52,27 +93,64 @@ class Progress:
     def notify(self, event: dict[str, Any]) -> None:
         stage = event["stage"]
         if stage == "start":
-            self._condition = event["condition"]
-            self._say(f"{self._condition}: {event['captures']} captures to take")
+            self._condition = f"{event['condition']}: "
+            self._say(f"{self._condition}{event['captures']} captures to take")
         elif stage == "captured":
-            self._say(f"{self._condition}: {event['capture']} captured")
-        elif stage == "tick":
-            self._advance(event["done"], event["of"])
+            self._say(f"{self._condition}{event['capture']} captured")
+        elif stage == "tick" and self._total:
+            share = event["done"] / event["of"] if event["of"] else 0.0
+            self._show(self._before + share * self._call)
         elif stage in _WORDS:
-            self._describe(stage, event)
+            self._enter(stage, event)
 
-    def _describe(self, stage: str, event: dict[str, Any]) -> None:
+    def _enter(self, stage: str, event: dict[str, Any]) -> None:
+        whose = self._condition if stage in _OF_A_GUEST else ""
         capture = f" {event['capture']}" if event.get("capture") else ""
-        text = f"{self._condition}: {_WORDS[stage]}{capture}"
-        if self._bar:
-            self._bar.update(self._task, description=escape(clean(text)), total=event.get("of"))
-            self._bar.update(self._task, completed=event.get("call", 0))
-        elif "call" not in event:
-            self._say(text)
+        doing = f"{whose}{_WORDS[stage]}{capture}"
+        done, total = float(event.get("done", 0)), float(event.get("total", 0))
+        if self._bar is None and doing != self._doing and stage in _OF_A_GUEST:
+            self._say(doing)
+        if (doing, total) != (self._doing, self._total):
+            self._doing, self._unit = doing, _UNITS.get(stage, "sequences")
+            self._begin(done, total)
+        self._before, self._call = done, float(event.get("sequences", 0))
+        if total:
+            self._show(done)
 
-    def _advance(self, done: int, of: int) -> None:
+    def _begin(self, done: float, total: float) -> None:
+        """Another thing is counted from here: what was done before it says nothing of its rate."""
+        self._begun, self._total = done, total
+        self._since = self._told = self._clock()
         if self._bar:
-            self._bar.update(self._task, completed=done, total=of)
+            self._bar.reset(
+                self._task, total=total or None, completed=int(done), unit=self._unit,
+                description=escape(clean(self._doing)),
+            )  # fmt: skip
+
+    def _show(self, done: float) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=int(done), total=self._total or None)
+        elif self._clock() - self._told >= LOG_EVERY_S:
+            self._told = self._clock()
+            self._say(self._line(done))
+
+    def _line(self, done: float) -> str:
+        """`hf: scoring score-1: 120 of 256 sequences, 3.4 a second, 40 s left`."""
+        said = f"{self._doing}: {done:,.0f} of {self._total:,.0f} {self._unit}"
+        made, seconds = done - self._begun, self._clock() - self._since
+        if made <= 0 or seconds <= 0:
+            return said
+        left = (self._total - done) * seconds / made
+        return f"{said}, {_short(made / seconds)} a second, {_time(left)} left"
 
     def _say(self, text: str) -> None:
         say(self._bar.console if self._bar else self._console, text)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02d} s"

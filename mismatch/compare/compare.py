@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,19 @@ from mismatch.shapes import CorpusNote, Run, Summary, shaped
 SEED = 0
 
 
-def compare(root: Path) -> dict[str, Any]:
+def compare(
+    root: Path, notify: Callable[[dict[str, Any]], None] = lambda event: None
+) -> dict[str, Any]:
     """Measure every pair that run.json names, write comparisons/ and summary.json, return it."""
     run = read_run(root)
-    pairs = [_compare_pair(root, spec, Traces(root)) for spec in pair_specs(run)]
+    pairs: list[dict[str, Any]] = []
+    specs = pair_specs(run)
+    for spec in specs:
+        notify({"stage": "compare", "done": len(pairs), "total": len(specs)})
+        pairs.append(_compare_pair(root, spec, Traces(root)))
     asked = "study" if run["request"].get("verb") == "study" else "command"
     summary = {"schema": store.SCHEMA, asked: run["request"], "pairs": pairs}
+    notify({"stage": "attribute"})
     attributions = attribute_all(root, run, SEED)
     if attributions:
         summary["attributions"] = attributions

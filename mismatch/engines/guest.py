@@ -173,16 +173,21 @@ def _capture(
     worker.configure(plan.options)
     replay = None if sampling else _replay(folder, job)
     kept = Kept(folder, plan.name)
+    total, done = sum(map(len, plan.groups)), sum(len(plan.groups[call]) for call in finished)
     try:
         for call in _to_make(plan.groups, finished):
             group = plan.groups[call]
-            stage.enter(boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group))
+            stage.enter(
+                boundary, plan.name, call=call, of=len(plan.groups), sequences=len(group),
+                done=done, total=total,
+            )  # fmt: skip
             if replay is None:
                 rows = _sample(job, worker, prompts, group)
             else:
                 rows = _score(plan.path, worker, group, replay)
             if call not in finished:
                 kept.add(call, rows)
+                done += len(group)
     finally:
         kept.flush()
         _note_files(folder, worker)

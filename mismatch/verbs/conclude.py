@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from mismatch import report
 from mismatch.compare.compare import compare
 
 
-def conclude(root: Path) -> dict[str, Any]:
+def conclude(
+    root: Path, notify: Callable[[dict[str, Any]], None] = lambda event: None
+) -> dict[str, Any]:
     """Measure every pair of a run folder and write the report; returns the summary."""
-    summary = compare(root)
+    summary = compare(root, notify)
+    notify({"stage": "report"})
     report.build(root)
     return summary

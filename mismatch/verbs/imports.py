@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ TRAIN, INFER = "recorded-train/score-1", "recorded-infer/rollout-1"
 PAIR = PairSpec("recorded-train~recorded-infer.rollout", "train-infer", "rollout", TRAIN, INFER, {})
 
 
-def import_dumps(format: str, files: Sequence[Path], out: Path) -> dict[str, Any]:
+def import_dumps(
+    format: str,
+    files: Sequence[Path],
+    out: Path,
+    notify: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> dict[str, Any]:
     """Read dumps of one format, seal both sides, conclude."""
     if format not in READERS:
         raise MismatchError(
@@ -26,6 +31,7 @@ def import_dumps(format: str, files: Sequence[Path], out: Path) -> dict[str, Any
             what=f"There is no dump format '{format}'.",
             todo=f"Formats: {', '.join(READERS)}.{suggest(format, READERS)}",
         )
+    notify({"stage": "read"})
     dump = READERS[format](list(files))
     values = {"train": dump.train, "infer": dump.infer}
     digest = store.values_digest([*dump.train, *dump.infer])
@@ -35,4 +41,4 @@ def import_dumps(format: str, files: Sequence[Path], out: Path) -> dict[str, Any
         store.save_corpus(root, dump.corpus, about, values)
         for side, trace in (("train", TRAIN), ("infer", INFER)):
             seal_recorded_trace(root, trace, dump.corpus, values[side], format, dump.about)
-        return conclude(root)
+        return conclude(root, notify)

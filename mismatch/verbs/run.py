@@ -31,7 +31,7 @@ def run(request: Request, out: Path, notify: Notify) -> dict[str, Any]:
             captures.store_refused(root, request.tasks(cell), cell.refused or "")
         corpus = request.ids.corpus or _drawn(root, request)
         _capture(root, request, orders(request, request.cells), corpus, notify)
-        return conclude(root)
+        return conclude(root, notify)
 
 
 def refusals(request: Request, out: Path) -> Iterator[MismatchError]:

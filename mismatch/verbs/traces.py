@@ -7,7 +7,7 @@ able to check hashes when the machine they came from is gone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,14 @@ class End:
         return re.sub(r"[^A-Za-z0-9._-]+", "_", self.root.name) if self.root else ""
 
 
-def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
+def compare_traces(
+    left: Path,
+    right: Path,
+    out: Path,
+    notify: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> dict[str, Any]:
     """d is train minus infer whichever is named first; else left minus right."""
+    notify({"stage": "read"})
     ends = [_read(left), _read(right)]
     if [side_of(e.path) for e in ends] == ["infer", "train"]:
         ends.reverse()
@@ -62,7 +68,7 @@ def compare_traces(left: Path, right: Path, out: Path) -> dict[str, Any]:
     with claimed(out, request, [_pair(ends, places)]) as root:
         for end, place in zip(ends, places, strict=True):
             _bring(root, end, place)
-        return conclude(root)
+        return conclude(root, notify)
 
 
 def _read(folder: Path) -> End:
