@@ -14,6 +14,7 @@ number is taken from it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -81,21 +82,29 @@ def sha256(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: aside, then one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same of bytes."""
+    if not path.name:
+        raise MismatchError("not-writable", file=path, reason="it is a folder")
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)  # never write through a link that was laid there
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(data)
         aside.replace(path)
     except OSError as reason:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be a file
+            aside.unlink(missing_ok=True)
         raise writing_failed(path, reason) from None
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PLACE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENAMETOOLONG,
+    errno.ENAMETOOLONG, errno.EBUSY, errno.ENOTEMPTY,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ No pyplot: a figure is an object that is returned, and nothing of this process i
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from mismatch import store
 from mismatch.errors import MismatchError
 from mismatch.report.pairs import Estimate, Pair
 from mismatch.report.words import clean, sample_size
@@ -88,9 +90,10 @@ def save(figure: Figure, file: Path) -> None:
     if file.suffix.lower() not in FORMATS:
         takes = "a file that ends in .png, .pdf or .svg"
         raise MismatchError("option-value", option="out", value=file.name, takes=takes)
-    metadata = FORMATS[file.suffix.lower()]
+    form, drawn = file.suffix.lower(), io.BytesIO()
     with style():
-        figure.savefig(file, metadata=metadata)
+        figure.savefig(drawn, format=form[1:], metadata=FORMATS[form])
+    store.write_bytes(file, drawn.getvalue())
 
 
 # ---------------------------------------------------------------- words
