@@ -48,11 +48,12 @@ LOG_EVERY_S = 10.0
 
 
 class _Rate(ProgressColumn):
-    """How many a second; nothing until it is known."""
+    """How many a second since it began; nothing in the first second, whose events come in heaps."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{_short(speed)} {task.fields['unit']}/s")
+        made, seconds = task.completed - task.fields["begun"], task.elapsed or 0.0
+        known = made > 0 and seconds >= 1
+        return Text(f"{_short(made / seconds)} {task.fields['unit']}/s" if known else "")
 
 
 class Progress:
@@ -74,7 +75,7 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
             times = (TimeElapsedColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, *times, console=console, transient=True)
-            self._task = self._bar.add_task("", total=None, unit=self._unit)
+            self._task = self._bar.add_task("", total=None, unit=self._unit, begun=0.0)
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -122,9 +123,10 @@ class Progress:
         self._begun, self._total = done, total
         self._since = self._told = self._clock()
         if self._bar:
-            self._bar.reset(
-                self._task, total=total or None, completed=int(done), unit=self._unit,
-                description=escape(clean(self._doing)),
+            self._bar.remove_task(self._task)  # resetting it would keep the old total
+            self._task = self._bar.add_task(
+                escape(clean(self._doing)), total=total or None, completed=int(done),
+                unit=self._unit, begun=done,
             )  # fmt: skip
 
     def _show(self, done: float) -> None:

@@ -108,14 +108,14 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left() -> None:
         assert progress._bar is not None
         now = [0.0]
         progress._bar.get_time = lambda: now[0]  # type: ignore[method-assign]
-        for event in [START, *capture("score-1", 100, 4)][:60]:
+        for event in [START, *capture("other", 3, 4), *capture("score-1", 100, 4)][:64]:
             progress.notify(event)
             now[0] += 1.0
         shown = Console(width=160, record=True, file=io.StringIO())
         shown.print(progress._bar.get_renderable())
         text = shown.export_text()
     assert "hf: scoring score-1" in text and "228/400" in text
-    assert "4 sequences/s" in text and re.search(r"0:00:4\d", text)
+    assert "3.9 sequences/s" in text and re.search(r"0:00:4\d", text)
 
 
 def test_foreign_text_is_no_markup_and_no_escape_code() -> None:
