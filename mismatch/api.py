@@ -4,7 +4,9 @@
     summary = api.run(model="ckpt", train="hf:dtype=bf16", infer="vllm:dtype=bf16",
                       prompts="prompts.jsonl", out="out")
 
-Every function that returns a summary returns summary.json as a dictionary. User errors are
+Every function that returns a summary returns summary.json as a dictionary; `pairs`, `metrics`,
+`tokens`, `breakdown`, `corrections`, `ess_by_length`, `attributions` and `preflight_rows` read a
+run folder into pandas frames (mismatch/frames.py has their columns). User errors are
 `mismatch.errors.MismatchError`, with a sentence and an exit code.
 """
 
@@ -25,6 +27,16 @@ from mismatch.corpus.recorder import record
 from mismatch.engines import ENGINES, find, parse_condition
 from mismatch.engines.base import SHARED
 from mismatch.errors import MismatchError
+from mismatch.frames import (
+    attributions,
+    breakdown,
+    corrections,
+    ess_by_length,
+    metrics,
+    pairs,
+    preflight_rows,
+    tokens,
+)
 from mismatch.glossary import METRICS
 from mismatch.model import TRAIN_PATH, Floor, Sampling, given_path
 from mismatch.selftest import run as selftests
@@ -46,9 +58,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "attribute", "build_engine", "capture", "captures_asked", "compare", "compare_traces", "demo",
-    "diff", "engine_options", "engines", "failures", "figure", "gate", "import_dumps", "plan",
-    "plot", "preflight", "record", "report", "retokenize", "run", "run_study", "selftest",
+    "attribute", "attributions", "breakdown", "build_engine", "capture", "captures_asked",
+    "compare", "compare_traces", "corrections", "demo", "diff", "engine_options", "engines",
+    "ess_by_length", "failures", "figure", "gate", "import_dumps", "metrics", "pairs", "plan",
+    "plot", "preflight", "preflight_rows", "record", "report", "retokenize", "run", "run_study",
+    "selftest", "tokens",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"

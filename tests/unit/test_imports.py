@@ -20,6 +20,7 @@ LAYERS = [
     {"study", "corners"},
     {"corpus", "capture", "compare", "report", "retokenize", "gate"},
     {"verbs", "selftest"},
+    {"frames"},
     {"api"},
     {"progress", "screen"},
     {"cli"},
@@ -111,6 +112,19 @@ def test_only_what_draws_imports_matplotlib() -> None:
         at_once = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {f"{getattr(n, 'module', '')}.{a.name}" for n in at_once for a in n.names}
         assert not any("matplotlib" in n or n.endswith(".figures") for n in names), path
+
+
+def test_pandas_is_imported_inside_a_function_alone() -> None:
+    """The command line never waits for pandas, and only the frames know of it."""
+    for path in _modules():
+        at_once = {
+            f"{getattr(node, 'module', '')}.{alias.name}"
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not any("pandas" in name for name in at_once), path
+        assert path.name == "frames.py" or "pandas" not in _imports(path), path
 
 
 def test_nothing_reads_a_pickle() -> None:
