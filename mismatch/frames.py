@@ -82,8 +82,9 @@ def _about(key: str) -> dict[str, str | None]:
 
 
 def tokens(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
-    """One row a scored token: sequence_id, position (in the whole sequence), token_id, text (None
-    where no tokenizer told it), lp_train, lp_infer (nats; left and right of any other pair), d.
+    """One row a scored token: sequence_id, position (in the whole sequence), token_id, text
+    (missing where no tokenizer told it), lp_train, lp_infer (nats; left and right of any other
+    pair), d.
 
     text is what a model wrote: escape it before it becomes HTML.
     """
