@@ -4,8 +4,8 @@ BIN := .venv/bin
 PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
-.PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench coverage selftest smollm2 \
-	report-smollm2 clean
+.PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench coverage selftest notebooks \
+	smollm2 report-smollm2 clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
@@ -32,6 +32,9 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: .venv/.ready  ## run the sources of notebooks/ and write their .ipynb
+	$(BIN)/python notebooks/make.py
 
 # ---- set-up
 
@@ -65,4 +68,4 @@ report-smollm2: smollm2
 	sh reports/smollm2-135m/run.sh $(MODEL)
 
 clean:
-	rm -rf .venv demo-out bench-out selftest-out models
+	rm -rf .venv demo-out bench-out selftest-out notebooks-out models
