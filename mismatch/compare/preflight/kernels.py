@@ -124,7 +124,8 @@ def too_far(e: Evidence) -> Iterator[Row]:
     limit, mean = ROUNDOFF[coarsest] * EXPECTED[coarsest], _mean(e)
     if mean > limit:
         here = "that is known" if e.left.is_dump else "here"
-        roundoffs = f"{mean / ROUNDOFF[coarsest]:.0f} roundoffs of {coarsest}"
+        size = mean / ROUNDOFF[coarsest]
+        roundoffs = f"{size:.{1 if size < 100 else 0}f} roundoffs of {coarsest}"
         found.append(
             f"mean |d| is {mean:.3g} nats, {roundoffs}, the coarsest precision {here}; kernels "
             f"reach up to {EXPECTED[coarsest]}"

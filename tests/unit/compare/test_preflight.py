@@ -436,6 +436,14 @@ def test_an_interval_that_is_open_above_is_told_by_its_lower_end() -> None:
     assert faults(e) == ["size"] and "from 0.20% on" in rung(e, "L4")["evidence"]
 
 
+def test_a_gap_just_beyond_rounding_is_said_to_be_beyond() -> None:
+    """25.1 roundoffs against a limit of 25 must not read as 25 against 25."""
+    clean = with_facts(make(), facts(), facts())
+    off = replace(clean.left, logprob=clean.right.logprob + np.float32(25.1 / 256))
+    (row,) = kernels.too_far(measured(replace(clean, left=off)))
+    assert "25.1 roundoffs of bf16" in row["evidence"]
+
+
 def test_few_tokens_that_are_wholly_off_are_a_kernel_too() -> None:
     """A tail that rounding does not make, under a mean that it could."""
 
