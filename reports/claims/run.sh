@@ -10,7 +10,7 @@ out=${1:-claims-out}
 here=$(dirname "$0")
 probe=${PROBE:-.venv/bin/mismatch-probe}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- injected switches short lengths defaults sampler-bf16 sampler-fp8
+[ $# -gt 0 ] || set -- injected lse switches short lengths defaults sampler-bf16 sampler-fp8
 
 for study in "$@"; do
     "$probe" run "$here/$study.toml" --out "$out/$study"
