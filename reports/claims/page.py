@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -393,7 +393,7 @@ def _section(claim: Claim, found: Mapping[str, Found], said: Verdict) -> list[st
 def page(claims: Sequence[Claim], read: Read = read_kept) -> str:
     """README.md: the overview, then each claim with its figures, rules and sentence."""
     made = [(c, found := figures_of(c, read), verdict(c, found)) for c in claims]
-    counts = {v: sum(s == v for *_, s in made) for v in Verdict.__args__}  # type: ignore[attr-defined]
+    counts = {v: sum(s == v for *_, s in made) for v in get_args(Verdict)}
     lines = [HEAD, ", ".join(f"{n} {v}" for v, n in counts.items()) + ".", ""]
     lines += ["| # | claim | published | measured here | verdict |", "|---|---|---|---|---|"]
     lines += [_overview(*one) for one in made]
