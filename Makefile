@@ -70,7 +70,7 @@ report-smollm2: smollm2
 claims: .venv/.ready    ## the page of published claims, from the summaries that are kept
 	$(BIN)/python reports/claims/page.py
 
-claims-capture: smollm2  ## the traces behind it, taken again (about 40 minutes on two quiet cores)
+claims-capture: smollm2  ## the traces behind it, taken again (about 50 minutes on two quiet cores)
 	sh reports/claims/run.sh claims-out
 	$(MAKE) claims
 

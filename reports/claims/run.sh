@@ -3,14 +3,15 @@
 #
 #   make smollm2 && sh reports/claims/run.sh OUT
 #
-# About 40 minutes on two quiet cores; one engine at a time. Every step resumes. With names behind OUT
+# About 50 minutes on two quiet cores; one engine at a time. Every step resumes. With names behind OUT
 # only those studies are taken. `make claims` then writes README.md.
 set -eu
 out=${1:-claims-out}
 here=$(dirname "$0")
 probe=${PROBE:-.venv/bin/mismatch-probe}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- injected lse switches shapes short lengths defaults sampler-bf16 sampler-fp8
+[ $# -gt 0 ] || set -- injected lse switches shapes short lengths defaults sampler-bf16 sampler-fp8 \
+    sampler-eager sampler-compiled
 
 for study in "$@"; do
     "$probe" run "$here/$study.toml" --out "$out/$study"
