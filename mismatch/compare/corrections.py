@@ -98,6 +98,13 @@ class _Sample:
         totals = self.clusters.totals(self.d)
         return totals if what == "log_ratio" else totals / self.clusters.lengths
 
+    def part(self, at: np.ndarray) -> _Sample:
+        """The sequences where `at`, (s,) bool, holds."""
+        tokens = np.repeat(at, self.clusters.lengths)
+        return _Sample(
+            Clusters(self.clusters.sequence[tokens], self.clusters.rows[at]), self.d[tokens]
+        )
+
 
 def _sample(gap: Aligned) -> _Sample:
     with np.errstate(invalid="ignore"):
@@ -119,13 +126,9 @@ def corrections(gap: Aligned, *, seed: int = 0, resamples: int = 2000) -> list[d
         return []
     lengths = sample.clusters.lengths
     bins = np.searchsorted(TOKEN_EDGES, lengths, side="right")
-    parts = [(c, _Weights.of(c, sample)) for c in CORRECTIONS]
-    everywhere = np.ones(len(lengths), bool)
-    whole = _rows(parts, everywhere, seed, resamples)
-    found = {
-        TOKEN_BINS[k]: (bins == k, _rows(parts, bins == k, seed, resamples))
-        for k in np.unique(bins)
-    }
+    whole = _rows(sample, seed, resamples)
+    parts = {TOKEN_BINS[k]: sample.part(bins == k) for k in np.unique(bins)}
+    found = {name: (part, _rows(part, seed, resamples)) for name, part in parts.items()}
     return [
         {
             "name": c.name,
@@ -135,14 +138,14 @@ def corrections(gap: Aligned, *, seed: int = 0, resamples: int = 2000) -> list[d
             "by_length": [
                 {
                     "bin": name,
-                    "tokens": int(lengths[at].sum()),
-                    "sequences": int(at.sum()),
+                    "tokens": len(part.d),
+                    "sequences": len(part.clusters.rows),
                     **rows[c.name],
                 }
-                for name, (at, rows) in found.items()
+                for name, (part, rows) in found.items()
             ],
         }
-        for c, _ in parts
+        for c in CORRECTIONS
     ]
 
 
@@ -170,31 +173,44 @@ class _Weights:
         return cls(counts.astype(float), totals(touched.astype(float)), columns, weight)
 
 
-def _rows(
-    parts: list[tuple[Correction, _Weights]], at: np.ndarray, seed: int, resamples: int
-) -> dict[str, dict[str, Any]]:
-    """name -> {affected, ess} over the sequences `at`, resampled together."""
+def _rows(sample: _Sample, seed: int, resamples: int) -> dict[str, dict[str, Any]]:
+    """name -> {affected, ess}, all resampled together.
+
+    Of the sample's own weights: over the mean of more sequences, those of long ones may be so small
+    that their variance is lost in rounding.
+    """
+    parts = [(c, _Weights.of(c, sample)) for c in CORRECTIONS]
     statistics: dict[tuple[str, str], Statistic] = {}
     for c, w in parts:
-        counts = w.counts[at]
-        statistics[c.name, "affected"] = Statistic((Mean(w.touched[at], counts),), stats.MEAN)
-        two = tuple(Mean(column[at], counts) for column in w.columns)
+        affected = Statistic((Mean(w.touched, w.counts),), stats.MEAN)
+        statistics[c.name, "affected"] = affected
+        two = tuple(Mean(column, w.counts) for column in w.columns)
         statistics[c.name, "ess"] = Statistic(two, stats.squared_cv)
     found = stats.bootstrap_t(statistics, seed=seed, resamples=resamples)
     return {
         c.name: {
-            "affected": stats.as_json(_share(found[c.name, "affected"], c, w, at)),
-            "ess": stats.as_json(_ess(found[c.name, "ess"], w.weight[at])),
+            "affected": stats.as_json(_share(found[c.name, "affected"], c, w)),
+            "ess": stats.as_json(_kept(found[c.name, "ess"], c, w)),
         }
         for c, w in parts
     }
 
 
-def _share(found: Estimate, c: Correction, w: _Weights, at: np.ndarray) -> Estimate:
-    """A share of rare events: none seen does not say none there."""
+def _share(found: Estimate, c: Correction, w: _Weights) -> Estimate:
+    """A share of rare events: none seen does not say none there, nor do all seen say all."""
     if c.touches_any and found.value == found.high == 0:
-        found = found._replace(high=stats.unseen(w.counts[at]))
+        found = found._replace(high=stats.unseen(w.counts))
+    elif found.value == found.low == 1:
+        found = found._replace(low=1 - stats.unseen(w.counts))
     return Scale(least=0.0, most=1.0).of(found, 0)
+
+
+def _kept(found: Estimate, c: Correction, w: _Weights) -> Estimate:
+    """Where weights are 1 or 0 the ESS is the share of those kept; all kept is no bound either."""
+    shown = _ess(found, w.weight)
+    if not c.reweights and shown.value == shown.low == 1:
+        return shown._replace(low=1 - stats.unseen(w.counts))
+    return shown
 
 
 def _ess(found: Estimate, weight: np.ndarray) -> Estimate:

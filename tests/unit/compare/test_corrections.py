@@ -99,6 +99,31 @@ def test_bins_of_length_hold_all_tokens_and_are_measured_alone() -> None:
             assert value == (short[key][bound] and pytest.approx(short[key][bound], rel=1e-6))
 
 
+def test_a_bin_of_small_weights_keeps_its_digits() -> None:
+    """Long sequences of R = e^-30 beside short ones of R = 1: each bin's ESS is that of its own
+    weights, and 0 where the rule drops all of the bin alone."""
+    rng = np.random.default_rng(3)
+    short, long = 1e-6 * rng.standard_normal(16 * 10), -0.3 + 0.03 * rng.standard_normal(100 * 10)
+    gap = of_d(np.concatenate([short, long]), [16] * 10 + [100] * 10)
+    d = gap.lp_train[160:].astype(float) - gap.lp_infer[160:]
+    found = rows(gap)
+    expected = ess(np.exp(d.reshape(10, 100).sum(axis=1)).tolist())
+    assert found["none-sequence"]["by_length"][1]["ess"]["value"] == pytest.approx(expected)
+    dropped = found["geometric-rejection"]["by_length"]
+    assert [part["ess"]["value"] for part in dropped] == [1.0, 0.0]
+
+
+def test_all_touched_is_no_proof_that_all_would_be() -> None:
+    """The bounds of an event whose opposite 10 sequences did not show: of the share clipped, and
+    of the sample that is left where weights are 1 or 0."""
+    bound = 1 - 0.025 ** (1 / 10)
+    clipped = rows(of_d(np.full(40, 0.5), [4] * 10))["gspo-clip"]
+    kept = rows(of_d(np.zeros(40), [4] * 10))["gspo-clip"]
+    assert clipped["affected"] == {"value": 1.0, "low": pytest.approx(1 - bound), "high": 1.0}
+    assert kept["affected"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(bound)}
+    assert kept["ess"] == {"value": 1.0, "low": pytest.approx(1 - bound), "high": 1.0}
+
+
 def test_ess_falls_with_length_as_theory_says() -> None:
     """Independent normal d of variance s^2: ESS over T tokens is exp(-s^2 T), as is predicted."""
     rng = np.random.default_rng(1)
