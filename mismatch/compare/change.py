@@ -63,8 +63,8 @@ def change(
     """key of KEYS -> {difference, ratio, chance, verdict, reason}: new - old and new / old.
 
     paired: both runs scored the same tokens of the same ids. The ratio is null where a metric may
-    be negative. chance: of a difference as large where nothing changed. reason: why there is no
-    evidence, else empty.
+    be negative, and without an interval where a run never showed the event. chance: of a difference
+    as large where nothing changed. reason: why there is no evidence, else empty.
     """
     if not paired:
         new = _apart(old, new)
@@ -104,11 +104,12 @@ def _apart(old: Run, new: Run) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A run's tokens on the rows that both runs share. floors: None where there is no excess."""
+    """A run's tokens on the rows that both runs share. floors: None where there is no excess.
+    shapes: of the gap, then of the floors."""
 
     tokens: Tokens
     floors: list[Tokens] | None
-    shape: trust.Shape
+    shapes: list[trust.Shape]
 
     def means(self, key: str) -> tuple[Mean, ...] | None:
         """What `_smooth(key)` takes of this run; None where it has nothing of it."""
@@ -138,8 +139,9 @@ def _sides(old: Run, new: Run) -> tuple[_Side, _Side]:
         tokens, _, _ = finite([run.gap], rows)
         kept = [finite(one, rows) for one in several or []]
         whole = bool(kept) and all(len(t.left) and not nan + inf for t, nan, inf in kept)
-        shape = trust.shape(tokens.d, tokens.clusters)
-        made.append(_Side(tokens, [t for t, _, _ in kept] if whole else None, shape))
+        against = [t for t, _, _ in kept] if whole else None
+        shapes = [trust.shape(t.d, t.clusters) for t in (tokens, *(against or []))]
+        made.append(_Side(tokens, against, shapes))
     return made[0], made[1]
 
 
@@ -271,17 +273,25 @@ def _told(
         told = {"difference": stats.as_json(Estimate(raw.value)), "ratio": None, "chance": None}
         return {**told, "verdict": UNKNOWN, "reason": reason}
     raw = _with_unseen(key, raw, sides)
-    shapes = [side.shape for side in sides]
-    difference = trust.marked(stats.as_json(raw), key.removeprefix("excess."), shapes)
     ratio = found.get((key, "ratio")) if KEYS[key] and key != "excess.k3" else None
+    if ratio and any(side.unseen(key) for side in sides):
+        ratio = Estimate(ratio.value)
     chance = chance_of(key)
     return {
-        "difference": difference,
-        "ratio": None if ratio is None else stats.as_json(ratio),
+        "difference": _marked(key, raw, sides),
+        "ratio": None if ratio is None else _marked(key, ratio, sides),
         "chance": chance,
         "verdict": _verdict(key, raw, chance),
         "reason": "",
     }
+
+
+def _marked(key: str, found: Estimate, sides: tuple[_Side, _Side]) -> dict[str, float | None]:
+    """An excess by the shapes of its floors too."""
+    name = key.removeprefix("excess.")
+    made_of = slice(1) if name == key else slice(None)
+    shapes = [shape for side in sides for shape in side.shapes[made_of]]
+    return trust.marked(stats.as_json(found), name, shapes)
 
 
 def _with_unseen(key: str, raw: Estimate, sides: tuple[_Side, _Side]) -> Estimate:
@@ -293,7 +303,7 @@ def _with_unseen(key: str, raw: Estimate, sides: tuple[_Side, _Side]) -> Estimat
 
 
 def _why_unknown(key: str, raw: Estimate, sides: tuple[_Side, _Side]) -> str:
-    if any(side.shape.sequences < MIN_SEQUENCES for side in sides):
+    if any(side.shapes[0].sequences < MIN_SEQUENCES for side in sides):
         return _FEW
     if key == "excess.k3" and any(side.floors is None for side in sides):
         return _NO_FLOOR

@@ -156,6 +156,35 @@ def test_what_was_never_seen_is_not_known_to_be_impossible() -> None:
     assert one["verdict"] in (CALM, UNKNOWN)
 
 
+def test_a_ratio_of_what_was_never_seen_has_no_interval() -> None:
+    """No extreme token in the new run: 0 times as many, and [0, 0] would say that none can be."""
+    rng = np.random.default_rng(19)
+    lengths = np.full(60, 30)
+    old, new = (drawn(rng, lengths, np.ones(60), size) for size in (0.05, 0.001))
+    ratio = change(old, new, paired=True)["extreme_fraction_1.1"]["ratio"]
+    assert ratio == {"value": 0.0, "low": None, "high": None}
+
+
+def test_what_is_not_trusted_is_marked_in_all_it_is_part_of() -> None:
+    """Sequences with a bias of their own mark difference and ratio of k3; in a floor alone they
+    mark the difference of the excess, and not that of the gap."""
+    rng = np.random.default_rng(17)
+    lengths = np.full(20, 100)
+
+    def noise(bias: float) -> Aligned:
+        own = np.repeat(rng.normal(0, 1, 20), lengths)
+        return aligned(bias * own + 0.05 * rng.normal(0, 1, 2000), lengths)
+
+    def run(of_gap: float, of_floor: float) -> Run:
+        return Run(noise(of_gap), {"batch": {s: [noise(of_floor)] for s in ("train", "infer")}})
+
+    gap = change(run(0.1, 0), run(0.1, 0), paired=True)["k3"]
+    assert [gap[part].get("trusted") for part in ("difference", "ratio")] == [False, False]
+    floor = change(run(0, 0), run(0, 0.1), paired=True)
+    assert floor["excess.k3"]["difference"]["trusted"] is False
+    assert "trusted" not in floor["k3"]["difference"] and "trusted" not in floor["k3"]["ratio"]
+
+
 def test_nan_tokens_are_left_out_and_no_token_is_no_evidence() -> None:
     """Of the run that has them; the sequences still stand against each other."""
     rng = np.random.default_rng(15)
