@@ -203,7 +203,14 @@ def ess(pair: Pair) -> Figure:
     rows: Sequence[Mapping[str, Any]] = pair.raw.get("ess_by_length") or []
     found = [estimate(row["ess"]) for row in rows]
     if not any(e.value is not None for e in found):
-        raise nothing("ess", f"pair {pair.id}", "it has no ESS by length", AGAIN)
+        if "ess_by_length" in pair.raw:
+            reason, todo = (
+                "too few of its sequences are long enough",
+                "Replay more, or longer ones.",
+            )
+        else:
+            reason, todo = "it has no ESS by length", AGAIN
+        raise nothing("ess", f"pair {pair.id}", reason, todo)
     figure, (axes,) = style.new(2.1)
     for k, (row, one) in enumerate(zip(rows, found, strict=True)):
         style.interval(axes, float(row["length"]), one, BLUE, label=_once(k, "measured"))

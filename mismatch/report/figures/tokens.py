@@ -95,16 +95,16 @@ def _tails(axes: Axes, d: np.ndarray) -> None:
         if not len(size):
             continue
         at = np.unique(np.geomspace(1, len(size), _POINTS).round().astype(int)) - 1
-        axes.step(size[at], (at + 1) / len(d), where="pre", color=color, label=label)
+        axes.step(size[at], (at + 1) / len(d), where="post", color=color, label=label)
+    moved = np.abs(d[d != 0])
+    low = float(np.quantile(moved, 0.02)) if len(moved) else 1e-6
     edge = max(float(np.abs(d).max()) * 1.5, math.log(2) * 1.5)
-    for ratio in (r for r in (1.1, 2, 10) if math.log(r) < edge):
+    for ratio in (r for r in (1.1, 2, 10) if low < math.log(r) < edge):
         axes.axvline(math.log(ratio), color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
         axes.text(
             math.log(ratio), 1.01, f"r = {ratio:g}", fontsize=5.5, color=GREY, ha="center",
             va="bottom", transform=axes.get_xaxis_transform(),
         )  # fmt: skip
-    moved = np.abs(d[d != 0])
-    low = float(np.quantile(moved, 0.02)) if len(moved) else 1e-6
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set(xlabel="|d| (nats)", ylabel="share beyond", ylim=(0.5 / len(d), 1))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 
 from mismatch import store
@@ -164,6 +165,22 @@ def test_hist_counts_every_token_and_its_tail_ends_at_the_largest(root: Path) ->
     assert math.isclose(size[0], d.max(), rel_tol=1e-5) and share[0] == 1 / len(d)
 
 
+def test_a_tail_of_few_tokens_counts_them(root: Path) -> None:
+    """Of d = 1, 2 and 4 one token in three lies beyond 3; a ratio that no token is as near to 1 as
+    stands nowhere, where it would push the axes off the page."""
+    columns = {"lp_train": np.array([-1.0, -2.0, -4.0]), "lp_infer": np.array([-2.0, -4.0, -8.0])}
+    file = root / "comparisons" / ID / "tokens.parquet"
+    store.write_table(file, {"sequence_id": np.zeros(3, np.int32), **columns})
+    below = drawn(root, "hist").axes[1]
+    path = below.lines[0].get_path()  # what is drawn: get_data has no steps
+    x, y = STEP_LOOKUP_MAP[below.lines[0].get_drawstyle()](*path.vertices.T)
+    level = [y[k] for k in range(len(x) - 1) if y[k] == y[k + 1] and x[k] >= 3 >= x[k + 1]]
+    assert level == [pytest.approx(1 / 3)]
+    left = below.get_xlim()[0]
+    assert [text.get_text() for text in below.texts] == ["r = 10"]
+    assert all(text.get_position()[0] >= left for text in below.texts)
+
+
 def test_many_tokens_are_binned(root: Path) -> None:
     """A cloud of a million dots says nothing: bins, with a scale of their counts."""
     n = 30_000
@@ -184,6 +201,8 @@ def test_what_is_not_there_is_said_in_a_sentence(root: Path) -> None:
             drawn(root, name, bare, by=by)
         assert (caught.value.code, caught.value.exit_code) == ("nothing-to-plot", 4)
         assert "compare DIR" in caught.value.hint
+    with pytest.raises(MismatchError, match="long enough"):  # measured, and it gave no row
+        drawn(root, "ess", pair(ess_by_length=[]))
     with pytest.raises(MismatchError, match="no attribution"):
         figures.figure("waterfall", root, summary_of(bare), None, None)
     for name in ("gap", "hist", "ess"):
