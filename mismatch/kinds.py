@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 KINDS = ("special", "tool/template", "digit", "code", "whitespace", "other")
+# of a text that a model may have made long: none takes more than one pass over it
 _KIND = (
     # <|im_end|>, <s>, [INST], <pad>: written so by no one but a template
     (
@@ -13,8 +14,8 @@ _KIND = (
     ),
     ("tool/template", re.compile(r"</?[a-z]+([_-][a-z]+)*>", re.IGNORECASE)),
     ("whitespace", re.compile(r"\s+")),
-    ("digit", re.compile(r"\s*[+-]?[\d.,]*\d[\d.,]*\s*")),
-    ("code", re.compile(r"\s*[^\w\s]*[{}\[\]()<>=;_/\\|&*^%$#@`~+][^\w\s]*\s*")),
+    ("digit", re.compile(r"\s*[+-]?[.,]*\d[\d.,]*\s*")),
+    ("code", re.compile(r"(?=[\W_]*[{}\[\]()<>=;_/\\|&*^%$#@`~+])[\W_]+")),
 )
 
 

@@ -94,12 +94,19 @@ def test_a_gap_in_the_mask_starts_a_turn() -> None:
         ("\n\n", "whitespace"), ("\u2003", "whitespace"),
         (" 42", "digit"), ("3.14", "digit"), ("\u0663", "digit"),
         ('{"', "code"), (" ==", "code"), ("\\", "code"), ('":{"', "code"),
+        ("__", "code"), (" ____", "code"), (") {", "code"), ("=0", "other"),
         (" the", "other"), (".", "other"), ("x=", "other"), ("\ufffd", "other"), ("I'm", "other"),
     ],
 )  # fmt: skip
 def test_a_token_is_of_one_type(text: str, kind: str) -> None:
     """By its text alone."""
     assert KINDS[kind_of(text)] == kind
+
+
+@pytest.mark.parametrize("part", ["=", "1", "_", " ", "<|", "<a_"])
+def test_a_long_text_is_read_once(part: str) -> None:
+    """A token of a million characters takes no time that grows with its square."""
+    assert KINDS[kind_of(part * (10**6 // len(part)) + "é.")] == "other"
 
 
 def test_types_are_told_where_the_text_is_known() -> None:
