@@ -8,6 +8,7 @@ nemo_rl/utils/logger.py, August 2026.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mismatch.corpus import jsonl
@@ -31,7 +32,7 @@ def plain(place: Place, row: dict[str, Any]) -> dict[str, Any]:
         reason = f"input_lengths is {shown(length)}, token_ids has {len(ids)}"
         raise place.bad(reason, "It counts the tokens before the padding.")
     mask = arrays.pop("token_loss_mask")[:length]
-    trained = row.get("sample_loss_mask", 1) not in (0, False)
+    trained = _weight(place, row.get("sample_loss_mask", 1)) != 0
     return {
         **{field: values[:length] for field, values in arrays.items()},
         "loss_mask": [_flag(value) if trained else 0 for value in mask],
@@ -41,6 +42,14 @@ def plain(place: Place, row: dict[str, Any]) -> dict[str, Any]:
 def _only(value: Any) -> Any:
     """What a slice of one holds."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _weight(place: Place, value: Any) -> float:
+    """sample_loss_mask, refused where it does not say whether the sequence trains."""
+    if type(value) in (int, float, bool) and math.isfinite(value):
+        return float(value)
+    todo = "It takes 0 for a sequence that does not train, 1 for one that does."
+    raise place.bad(f"sample_loss_mask is {shown(value)}", todo)
 
 
 def _flag(value: Any) -> Any:

@@ -118,6 +118,10 @@ def test_a_row_that_is_not_nemo_rls_is_refused_by_its_field(tmp_path: Path) -> N
         "input_lengths is 7, token_ids has 6": nemo(input_lengths=[7]),
         "input_lengths is true": nemo(input_lengths=True),
         "prev_logprobs has 3 entries, token_ids has 6": nemo(prev_logprobs=[[0.0, -1.0, -1.0]]),
+        "sample_loss_mask is null": nemo(sample_loss_mask=[None]),
+        "sample_loss_mask is a list": nemo(sample_loss_mask=[[0.0]]),
+        'sample_loss_mask is "0"': nemo(sample_loss_mask=["0"]),
+        "sample_loss_mask is NaN": nemo(sample_loss_mask=[float("nan")]),
         "loss_mask[2] is 0.5": nemo(token_loss_mask=[[0, 0, 0.5, 1, 0, 0]]),
         "generation_logprobs[3] is 0.5, above 0": nemo(
             generation_logprobs=[[0.0, 0.0, -1.0, 0.5, 0.0, 0.0]]
