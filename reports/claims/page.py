@@ -419,9 +419,11 @@ divides the least by the most and the most by the least: it covers 90% at least,
 the two do not move against each other. A small model on a CPU decides nothing about a large one on
 a GPU: a verdict is about what was measured here.
 
-**confirmed**: every rule holds with the whole interval. **differs**: a rule fails with the whole
-interval. **not confirmed**: an interval straddles its limit, is not trusted, or is not there.
-**not measured here**: this machine or this tool cannot, and it is said what it takes.
+**confirmed**: every rule holds with the whole interval; where the rule is to hold a number or to
+overlap another figure, that says only that the interval does not exclude it, and its width how much
+that is worth. **differs**: a rule fails with the whole interval. **not confirmed**: an interval
+straddles its limit, is not trusted, or is not there. **not measured here**: this machine or this
+tool cannot, and it is said what it takes.
 """
 
 
