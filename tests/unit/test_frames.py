@@ -103,14 +103,14 @@ def test_a_breakdown_holds_every_token_once(by: str) -> None:
 
 
 def test_a_correction_has_a_row_for_all_lengths_and_one_for_each_bin() -> None:
-    """`all` first, then the bins, as the summary has them; no ESS where all was dropped."""
+    """`all` first, then the bins, as the summary has them."""
     pair = summary()["pairs"][0]
     frame = api.corrections(STUDY, pair["id"])
     assert frame["length"].eq("all").sum() == len(pair["corrections"])
     assert len(frame) == sum(1 + len(one["by_length"]) for one in pair["corrections"])
     parts = [part for one in pair["corrections"] for part in (one, *one["by_length"])]
     left = [None if math.isnan(x) else x for x in frame["ess"]]
-    assert left == [part["ess"]["value"] for part in parts] and None in left
+    assert left == [part["ess"]["value"] for part in parts]
     lengths = api.ess_by_length(STUDY, pair["id"])
     assert lengths["length"].tolist() == [row["length"] for row in pair["ess_by_length"]]
     assert lengths["predicted"].tolist() == [row["predicted"] for row in pair["ess_by_length"]]
