@@ -247,8 +247,7 @@ def _said(source: Source, room: int, listed: int, spans: list[_Span]) -> str:
     else:
         said = (
             f"{len(spans):,} of {count(total, 'sequence')} with their tokens, {first}those with "
-            f"the largest |d| first, as many as {room / 1e6:.3g} MB of this page hold; "
-            f"{listed - len(spans):,} more are listed with their numbers alone, "
+            f"the largest |d| first, {_limit(room, listed - len(spans))}, "
             f"{total - listed:,} are not listed."
         )
     cut = sum(s.hidden > 0 for s in spans)
@@ -258,6 +257,14 @@ def _said(source: Source, room: int, listed: int, spans: list[_Span]) -> str:
     return said + "".join(
         _of_top(*asked) for asked in zip(source.pair.sides, source.depths, strict=True)
     )
+
+
+def _limit(room: int, bare: int) -> str:
+    """What ended it: the room, or the list, of which then every sequence has its tokens."""
+    if not bare:
+        return "as many as the list has"
+    held = f"as many as {room / 1e6:.3g} MB of this page hold"
+    return f"{held}; {bare:,} more are listed with their numbers alone"
 
 
 def _of_top(side: str, depth: int) -> str:

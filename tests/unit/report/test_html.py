@@ -195,6 +195,16 @@ def test_what_the_page_has_no_room_for_is_counted(
     assert len(first["held"]) == 3 and len(first["number"]) == 5
 
 
+def test_a_list_that_ends_before_the_room_does_is_the_reason(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for all, a list of five: the page does not say that it was full."""
+    monkeypatch.setattr("mismatch.report.data.LISTED_OF_LEAD", 5)
+    said = "5 of 10 sequences with their tokens, those with the largest |d| first"
+    assert f"{said}, as many as the list has, 5 are not listed." in page(run).text
+    assert "of this page hold" not in page(run).text
+
+
 def test_a_sequence_larger_than_the_room_is_cut_to_it(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
