@@ -78,6 +78,7 @@ def sequences_of(tokens: Tokens) -> Sequences:
     kept = stop - start - lost
     mean = np.add.reduceat(size, start, dtype=np.float64) / np.where(kept, kept, np.nan)
     total = np.add.reduceat(np.where(finite, tokens.d, 0.0), start, dtype=np.float64)
+    total[kept == 0] = np.nan  # no evidence, and not 0
     size[~finite] = np.inf
     largest = np.maximum.reduceat(size, start)
     peaks = np.flatnonzero(size == np.repeat(largest, stop - start))

@@ -125,7 +125,7 @@ def tails(d: np.ndarray) -> Markup | None:
     largest = max(float(size[0]) for size in known)
     middle = float(np.median(np.concatenate(known)))
     x = decades([largest, max(middle / 10, largest * 1e-6)])
-    y = decades([1.0, 1 / len(finite)])
+    y = decades([1.0, 0.5 / len(finite)])  # a single token stands above the foot
     parts = [part for tick in y.ticks for part in _share_line(tick.at, tick.label)]
     for k, ratio in enumerate((1.1, 2, 10)):
         parts += _mark_line(x.at(math.log(ratio)), f"r = {ratio}", 10 + 13 * k)
@@ -142,10 +142,12 @@ def tails(d: np.ndarray) -> Markup | None:
 
 
 def _tail(size: np.ndarray, n: int, x: Decades, y: Decades) -> list[Point]:
-    """The k-th largest has a share of k / n at or above it."""
+    """The k-th largest has a share of k / n at or above it; beyond the largest is none, so the line
+    falls to the foot there, and one token alone is a line too.
+    """
     ranks = np.unique(np.geomspace(1, len(size), TAIL_POINTS).round().astype(int))
     found = [(x.at(float(size[k - 1])), y.at(k / n)) for k in ranks.tolist()]
-    return [p for p in found if p[0] > 0] or found[:1]
+    return [(found[0][0], 0.0), *([p for p in found if p[0] > 0] or found[:1])]
 
 
 def _share_line(at: float, label: str) -> list[Markup]:

@@ -73,10 +73,12 @@ def test_a_folder_of_before_says_nothing_of_what_it_does_not_have(tmp_path: Path
 
 
 def test_sequences_add_up() -> None:
-    """D, mean |d|, the worst row; what is not finite is counted and in no sum."""
+    """D, mean |d|, the worst row; what is not finite is counted and in no sum, and a sequence
+    without a finite d has no D.
+    """
     found = sequences_of(tokens([3, 3, 3, 5, 5, 8], [0.5, -2.0, 0.25, np.nan, 1.0, np.inf]))
     assert found.number.tolist() == [3, 5, 8]
-    assert found.total.tolist() == [-1.25, 1.0, 0.0]
+    np.testing.assert_array_equal(found.total, [-1.25, 1.0, np.nan])
     np.testing.assert_allclose(found.mean, [2.75 / 3, 1.0, np.nan])
     assert found.lost.tolist() == [0, 1, 1] and found.finite.tolist() == [3, 1, 0]
     assert found.worst.tolist() == [1, 3, 5]
@@ -109,18 +111,32 @@ def test_drift_without_a_slope_draws_no_line() -> None:
 
 
 def test_the_tails_end_at_the_largest_and_at_one_token() -> None:
-    """The first point of a sign is its largest |d|, at a share of 1 / n."""
+    """A sign rises from the foot at its largest |d|, to a share of 1 / n first."""
     d = np.concatenate([-np.geomspace(1e-3, 1.0, 500), np.geomspace(1e-3, 0.1, 499), [0.0]])
     drawn = spreads.tails(d)
     assert drawn is not None
     for role, largest in (("neg", 1.0), ("pos", 0.1)):
         points = re.search(rf'curve {role}" d="M([^"]*)"', drawn)
         assert points is not None
-        x, y = (float(v) for v in points[1].split()[0].split(","))
-        assert y == 1000  # 1 of 1,000 tokens, at the foot of three decades
+        (x, foot), (same, y) = (map(float, p.split(",")) for p in points[1].split()[:2])
+        assert same == x and foot == 1000
+        assert y == 750  # 1 of 1,000 tokens, one of four decades up
         places = [float(p.split(",")[0]) for p in points[1].split()]
         assert x == max(places) == pytest.approx(1000 * (3 + np.log10(largest)) / 3, abs=0.1)
     assert spreads.tails(np.zeros(5)) is None
+
+
+@pytest.mark.parametrize("n", [0, 9, 999])
+def test_one_token_of_a_sign_is_a_line_in_the_tails(n: int) -> None:
+    """Alone or beside n of the other sign: a path of two places, of which something is seen, on
+    an axis of shares that ends at 1.
+    """
+    drawn = spreads.tails(np.concatenate([np.full(n, 1e-3), [-3.0]]))
+    assert drawn is not None
+    points = re.search(r'curve neg" d="M([^"]*)"', drawn)
+    assert points is not None and len(set(points[1].split())) == 2
+    shares = re.findall(r'class="tick axis"[^>]*>([^<]*)<', drawn)
+    assert max(float(s) for s in shares) == 1.0
 
 
 def test_density_counts_every_finite_token() -> None:
