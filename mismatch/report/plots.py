@@ -18,11 +18,14 @@ from mismatch.report.words import clean, with_interval
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An estimate on a strip. role: the CSS class that tells the gap from its floors."""
+    """An estimate on a strip. role: the CSS class that tells the gap from its floors. bar: whether
+    its interval is drawn, or only said.
+    """
 
     role: str
     name: str
     found: Estimate
+    bar: bool = True
 
 
 def strip(marks: Sequence[Mark], axis: LogAxis, sequences: int, guide: float | None) -> Markup:
@@ -42,7 +45,7 @@ def _mark(mark: Mark, axis: LogAxis, y: float, sequences: int) -> list[Markup]:
     if found.value is None:
         return []
     parts = []
-    if found.low is not None and found.high is not None:
+    if mark.bar and found.low is not None and found.high is not None:
         low, high = 100 * axis.at(found.low), 100 * axis.at(found.high)
         parts.append(LINE.format(f"range {mark.role}", low, high, y, y))
     title = f"{mark.name}: {with_interval(found, sequences)}"
@@ -154,8 +157,8 @@ def waterfall(shares: Shares) -> Markup:
         y, said = row * _ROW + 4, percent(knob.share)
         start, stop = sorted((at(end - step), at(end)))
         kind = "bar neg" if step < 0 else "bar pos"
-        parts.append(TEXT.format("tick start", 0, y + 11, knob.knob))
+        parts.append(TEXT.format("tick start", 0, y + 11, clean(knob.knob)))
         parts.append(RECT.format(kind, start, max(stop - start, 0.15), y, 14, said))
         parts.append(TEXT.format("tick start", _LEFT + _WIDTH + 1, y + 11, said))
     told = ", ".join(f"{k.knob} {percent(k.share)}" for k in shares.knobs)
-    return svg(height, f"waterfall of {shares.title}: {told}", parts)
+    return svg(height, clean(f"waterfall of {shares.title}: {told}"), parts)

@@ -151,8 +151,7 @@ def _row(pair: Pair, axis: LogAxis) -> TableRow:
     for side, slot in zip(pair.sides, SLOTS, strict=True):
         floor = pair.floor("batch", slot, "k3")
         if floor is not None:
-            value_only = Estimate(floor.value, None, None)
-            marks.insert(0, plots.Mark("floor", f"batch floor, {side}", value_only))
+            marks.insert(0, plots.Mark("floor", f"batch floor, {side}", floor, bar=False))
     strip = _strip(marks, axis, pair, floor_mean(pair, "k3"))
     floors = [(side, _floors(pair, s)) for side, s in zip(pair.sides, SLOTS, strict=True)]
     return TableRow(pair, noise(pair), strip, floors)

@@ -88,6 +88,24 @@ def test_hostile_text_is_inert(run: Path) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", found.source)
 
 
+def test_names_in_a_figure_are_cleaned_as_names_in_the_text_are(run: Path) -> None:
+    """Of an attribution, which is drawn: its title and its knobs."""
+    share = runs.estimate(1.0)
+    names = ("share", "alone_share", "interaction", "alone_k3")
+    knob = {"knob": "\u202e\x1b" + runs.HOSTILE, "resolved_from_next": True}
+    one = {
+        "id": "\u202e" + runs.HOSTILE, "left": "l", "right": "r", "missing": [], "tokens": 100,
+        "sequences": 10, "dropped": 0, "method": "shapley", "gap": {"k3": share},
+        "knobs": [knob | dict.fromkeys(names, share)],
+    }  # fmt: skip
+    summary = store.read_json(run / "summary.json") | {"attributions": [one]}
+    store.write_text(run / "summary.json", store.dump_json(summary))
+    found = page(run)
+    assert "waterfall of \\u202e" in found.source
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", found.source)
+    assert not [t for t, _ in found.tags if t == "img"]
+
+
 def test_token_text_is_whole_in_its_block_and_harmless(run: Path) -> None:
     """It reads back as it was but for what is invisible; nothing in it can end the block or start
     a tag, whatever it is read as.
@@ -241,6 +259,18 @@ def test_a_folder_without_comparisons_still_reports(run: Path) -> None:
     assert list(blocks(run / "report.html")) == ["vocabulary"]
 
 
+def test_what_is_not_in_the_folder_is_not_said_to_be_not_finite(tmp_path: Path) -> None:
+    """No comparison and no breakdown: nothing is known of d, so nothing is said of it."""
+    run = write_run(tmp_path / "run", pair(breakdowns={}))
+    run.joinpath("comparisons").rename(run / "away")
+    text = page(run).text
+    assert "The compared tokens of this pair are not in this folder" in text
+    assert "No token has a finite d" not in text
+    lost = np.full(100, np.nan)
+    known = write_run(tmp_path / "lost", pair(nan_tokens=100, breakdowns={}), d=lost)
+    assert "No token has a finite d" in page(known).text
+
+
 @pytest.mark.parametrize("schema", [2, "1", None])
 def test_a_summary_of_another_schema_is_refused_in_one_sentence(run: Path, schema: object) -> None:
     """No page is written of what cannot be read as it was meant."""
@@ -264,6 +294,16 @@ def test_nan_tokens_are_counted_shown_and_first(tmp_path: Path) -> None:
     assert first.raw["number"][0] == 3 and first.raw["lost"][:2] == [2, 0]
     assert int(np.isnan(first.held(0).left).sum()) == 2
     assert first.raw["largest"][0] is None and first.raw["mean"][0] is not None
+
+
+def test_a_floor_says_its_interval_wherever_it_is_drawn(tmp_path: Path) -> None:
+    """In the table its bar is left out, and not what is said of it; only the gap has a bar."""
+    found = page(write_run(tmp_path / "run", pair()))
+    said = "batch floor, train: 1.00e-4 [8.00e-5, 1.20e-4]"
+    assert found.source.count(f"<title>{said}</title>") == 2  # the headline and the table
+    assert "1.00e-4, no interval" not in found.source
+    row = re.findall(r'<td class="strip">(.*?)</td>', found.source)[0]
+    assert row.count("range gap") == 1 and "range floor" not in row
 
 
 def test_few_sequences_say_why_there_is_no_interval(tmp_path: Path) -> None:
