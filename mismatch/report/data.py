@@ -209,7 +209,9 @@ def _segments(span: _Span) -> list[list[int]]:
 def _block(
     source: Source, order: np.ndarray, held: list[dict[str, Any]], wide: bool
 ) -> dict[str, Any]:
-    """Columns of the listed sequences, the worst first; `held` are the first of them."""
+    """Columns of the listed sequences, the worst first; `held` are the first of them. of: how many
+    the pair has.
+    """
     found = source.sequences
     return {
         "pair": source.pair.id,
@@ -221,6 +223,7 @@ def _block(
         "steps": STEPS,
         "depths": source.depths,
         "shown": [min(k, alternatives.SHOWN) for k in source.depths],
+        "of": len(found.number),
         "number": found.number[order].tolist(),
         "tokens": (found.stop - found.start)[order].tolist(),
         "lost": found.lost[order].tolist(),

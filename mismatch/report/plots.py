@@ -54,7 +54,11 @@ def _mark(mark: Mark, axis: LogAxis, y: float, sequences: int) -> list[Markup]:
 
 def strip_axis(axis: LogAxis) -> Markup:
     """The tick labels that stand above or below a column of strips."""
-    parts = [TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, 12, t.label) for t in axis.ticks]
+    zero, *decades = axis.ticks
+    parts = [
+        TEXT.format("tick zero", 100 * zero.at, 12, zero.label),
+        *(TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, 12, t.label) for t in decades),
+    ]
     return svg(16, "k3, logarithmic; exact 0 has a place of its own at the left", parts)
 
 

@@ -33,6 +33,7 @@ const sequences = (() => {
   const ranked = (pair, found, side, row) => {
     if (!found.tops[side]) return "";
     const rank = found.tops[side].rank[row];
+    if (!pair.top(found, side, row).length) return ""; // it gave none here
     return rank ? `, rank ${rank}` : `, not among its ${pair.block.depths[side]} likeliest`;
   };
 

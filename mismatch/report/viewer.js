@@ -124,7 +124,7 @@ const viewers = (() => {
     }
     say() {
       const total = this.hits ? [...this.hits.values()].reduce((n, hits) => n + hits.length, 0) : 0;
-      const among = this.pair.held === this.pair.listed ? "" : `, of the ${this.pair.held} whose tokens are on this page`;
+      const among = this.pair.held === this.pair.block.of ? "" : `, of the ${this.pair.held} whose tokens are on this page`;
       this.part("count").textContent = this.hits
         ? `${sequences.plural(total, "token")} in ${sequences.plural(this.hits.size, "sequence")} match${among}.` : "";
       for (const name of ["next", "previous"]) this.part(name).disabled = !total;

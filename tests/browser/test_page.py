@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from mismatch.report import retokenize
+from mismatch import store
+from mismatch.report import build, retokenize
 from mismatch.report.words import token_text
 from tests.browser.chromium import Tab
-from tests.browser.conftest import D, Made, tokens_of
+from tests.browser.conftest import D, Made, run_of, tokens_of
 from tests.unit.report import runs
 from tests.unit.report.test_retokenize import _found as found_of_retokenize
 
@@ -379,3 +380,53 @@ def test_what_is_listed_without_its_tokens_says_so(
     assert tab.js('document.querySelectorAll(".seq.bare").length') == 7
     fill(tab, "least", "0.001")
     assert count(tab).endswith("match, of the 3 whose tokens are on this page.")
+
+
+def test_a_filter_says_what_it_searched_where_the_list_ends(
+    tab: Tab, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every sequence of the list is there, and the list is not the pair."""
+    monkeypatch.setattr("mismatch.report.data.LISTED_OF_LEAD", 4)
+    tab.open(made(runs.pair(), d=D))
+    fill(tab, "least", "0.001")
+    assert count(tab).endswith("match, of the 4 whose tokens are on this page.")
+
+
+def test_no_rank_is_told_where_a_side_gave_no_alternatives(tab: Tab, tmp_path: Path) -> None:
+    """At a position without them a token is not said to be unlikely; at the others it is."""
+    root = run_of(tmp_path / "run")
+    topk = root / "traces" / runs.pair()["infer"] / "topk.parquet"
+    table = store.read_table(topk)
+    store.write_table(topk, {n: table[n].to_numpy()[table["position"].to_numpy() != 5]
+                             for n in table.column_names})  # fmt: skip
+    tab.open(build(root)[1])
+    tab.hover(*place(tab, '.seq .t[data-i="5"]'))
+    tab.until("tip.textContent.includes('position 5')")
+    lines = [line for line in tip(tab).split("\n") if "(ln p = " in line]
+    assert ["not among its 3 likeliest" in line for line in lines] == [True, False]
+
+
+@pytest.mark.parametrize("width", [1280, 900, 390])
+def test_numbers_on_an_axis_stand_apart(tab: Tab, made: Made, width: int) -> None:
+    """0 beside 1e-12 too, or they would read as one number."""
+    still = {side: runs.metrics(k3) for side, k3 in (("train", 4e-13), ("infer", 2e-7))}
+    tab.resize(width, 900)
+    tab.open(made(runs.pair(floor={"batch": still}), d=D))
+    assert tab.js(OVERLAPS) == []
+
+
+#: Words of one figure that touch each other, in pairs.
+OVERLAPS = """(() => {
+  for (const fold of document.querySelectorAll("details")) fold.open = true;
+  const found = [];
+  for (const plot of document.querySelectorAll("svg.plot")) {
+    const texts = Array.from(plot.querySelectorAll("text"));
+    const words = texts.map((e) => [e.textContent, e.getBoundingClientRect()]);
+    words.forEach(([one, a], k) => words.slice(k + 1).forEach(([other, b]) => {
+      const beside = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const below = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (beside > -1 && below > 3 && a.width && b.width) found.push([one, other]);
+    }));
+  }
+  return found;
+})()"""
