@@ -22,6 +22,7 @@ const viewers = (() => {
       this.shown = []; // places in the list that the filter leaves
       this.drawn = 0; // of those, how many stand in the list
       this.at = -1; // which match was gone to
+      this.waiting = 0; // the timer of a filter that was typed and has not run
       this.part("controls").hidden = false;
       this.listen();
       this.list(Array.from({ length: this.pair.listed }, (_, k) => k));
@@ -37,15 +38,16 @@ const viewers = (() => {
     }
     matches(k) { return this.hits && (this.hits.get(k) || []); }
     listen() {
-      let waiting = 0;
       for (const name of ["find", "least", "kind"]) {
         this.part(name).addEventListener("input", () => {
-          clearTimeout(waiting);
-          waiting = setTimeout(() => this.filter(), 150);
+          clearTimeout(this.waiting);
+          this.waiting = setTimeout(() => this.filter(), 150);
         });
       }
       this.part("find").addEventListener("keydown", (e) => {
-        if (e.key === "Enter") { clearTimeout(waiting); this.filter(); this.step(1); }
+        if (e.key !== "Enter") return;
+        if (this.waiting) this.filter();
+        this.step(1);
       });
       this.part("next").addEventListener("click", () => this.step(1));
       this.part("previous").addEventListener("click", () => this.step(-1));
@@ -83,6 +85,8 @@ const viewers = (() => {
     // ---- filters
 
     filter() {
+      clearTimeout(this.waiting);
+      this.waiting = 0;
       const text = this.part("find").value.trim().toLowerCase().replaceAll(" ", "·");
       const least = parseFloat(this.part("least").value), kind = this.part("kind").value;
       const isAny = !text && !(least > 0) && kind === "";
@@ -159,7 +163,7 @@ const viewers = (() => {
     }
     reset() {
       for (const name of ["find", "least", "kind"]) this.part(name).value = "";
-      if (this.hits) this.filter();
+      if (this.hits || this.waiting) this.filter();
     }
     // A sequence, and a position of it, by their numbers; the reason where they are not here.
     open(number, position) {

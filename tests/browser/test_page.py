@@ -255,6 +255,34 @@ def test_walking_along_matches_and_jumping_to_the_worst(tab: Tab, page: Path) ->
     assert tab.js(at) == "sequence 9 4"
 
 
+def test_enter_in_the_text_field_goes_on_to_the_next_match(tab: Tab, page: Path) -> None:
+    """At once where the text is new, and from where it was when the field is gone back to."""
+    tab.open(page)
+    field = f'{VIEWER}.querySelector(".find")'
+    tab.js(f"{field}.focus()")
+    tab.type("the")
+    seen = []
+    for _ in range(3):
+        tab.js(f"{field}.focus()")
+        tab.key("Enter")
+        tab.until(f'{FOCUS}.classList.contains("hit")')
+        seen.append(tab.js(f'{FOCUS}.closest(".seq").dataset.k + " " + {FOCUS}.dataset.i'))
+    assert len(set(seen)) == 3
+
+
+def test_a_link_leads_on_while_a_filter_waits(tab: Tab, page: Path) -> None:
+    """What was typed just before is taken back, and does not take the token out of sight later."""
+    tab.open(page)
+    tab.js(
+        f'(() => {{ const field = {VIEWER}.querySelector(".find"); field.value = "the";'
+        'field.dispatchEvent(new Event("input", { bubbles: true }));'
+        f'location.hash = "{link(DECODE, 2, 3)}"; }})()'
+    )
+    tab.until(f"{FOCUS}.matches(\".t[data-i='3']\")")
+    tab.js("new Promise((done) => setTimeout(done, 250))")
+    assert tab.js(f"{FOCUS}.matches(\".t[data-i='3']\")")
+
+
 def test_a_filter_holds_for_what_is_listed_later(
     tab: Tab, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
