@@ -26,7 +26,7 @@ from mismatch.errors import (
     MismatchError,
     suggest,
 )
-from mismatch.glossary import NOT_TRUSTED, WHY_NOT_TRUSTED
+from mismatch.glossary import MIN_SEQUENCES, NOT_TRUSTED, WHY_NOT_TRUSTED
 
 Bound = Literal["max", "min"]
 Verdict = Literal["pass", "inconclusive", "no_evidence", "fail", "not_comparable"]
@@ -44,9 +44,6 @@ EXIT_CODES: dict[Verdict, int] = {
 
 #: Floors subtract in d² alone (metrics.md), so these two have an excess.
 EXCESS_KEYS = ("k2", "k3")
-
-#: metrics.md: fewer sequences than this have no interval.
-MIN_SEQUENCES = 8
 
 #: Metrics of either sign, 0 where the sides agree. A maximum holds their size: -5 nats are as far
 #: off as 5.

@@ -5,6 +5,9 @@ d = lp_train - lp_infer in nats, r = exp(d), D = a sequence's sum of d, R = exp(
 
 from __future__ import annotations
 
+#: metrics.md: fewer sequences than this have no interval.
+MIN_SEQUENCES = 8
+
 #: key -> (space, formula, level), in the order of metrics.md.
 METRICS: dict[str, tuple[str, str, str]] = {
     "k1": ("log", "mean(-d)", "token"),
@@ -70,7 +73,6 @@ def about(key: str) -> tuple[str, str]:
     return (f"{space}, {level}" if level == "sequence" else space), formula
 
 
-#: Below the table of what is known of the whole distribution.
 #: Said wherever such an interval is shown or judged (compare/trust.py decides).
 NOT_TRUSTED = "interval not trusted"
 WHY_NOT_TRUSTED = (
@@ -78,6 +80,7 @@ WHY_NOT_TRUSTED = (
     "the truth is known, such intervals miss it too often"
 )
 
+#: Below the table of what is known of the whole distribution.
 DISTRIBUTION = (
     "Means over tokens, 95% intervals by bootstrap over sequences. `_lb`: over the tokens both "
     "sides gave and one bucket for the rest, a lower bound of the divergence over the whole "

@@ -16,10 +16,17 @@ from typing import Any
 import numpy as np
 
 from mismatch.compare import stats, trust
-from mismatch.compare.metrics import DEFINITIONS, DOMINATED, MAX_SHARE, Aligned, Tokens
-from mismatch.compare.metrics import _finite as finite
-from mismatch.compare.metrics import _rows as rows_of
-from mismatch.compare.stats import MIN_SEQUENCES, Estimate, Mean, Smooth, Statistic
+from mismatch.compare.metrics import (
+    DEFINITIONS,
+    DOMINATED,
+    MAX_SHARE,
+    Aligned,
+    Tokens,
+    finite,
+    rows_of,
+)
+from mismatch.compare.stats import Estimate, Mean, Smooth, Statistic
+from mismatch.glossary import MIN_SEQUENCES
 
 #: What is compared, and which way is worse: +1 up, -1 down, 0 neither.
 KEYS = {

@@ -25,6 +25,7 @@ from mismatch.compare import stats
 from mismatch.compare.breakdowns import TOKEN_BINS, TOKEN_EDGES
 from mismatch.compare.metrics import MAX_SHARE, Aligned
 from mismatch.compare.stats import Clusters, Estimate, Mean, Scale, Statistic
+from mismatch.glossary import MIN_SEQUENCES
 
 #: Tokens of the shortest prefix whose ESS is told; the others are its doublings.
 SHORTEST_PREFIX = 16
@@ -238,7 +239,7 @@ def ess_by_length(
     sums = np.concatenate([[0.0], np.cumsum(sample.d)])
     rows = []
     size = SHORTEST_PREFIX
-    while (long := starts[lengths >= size]).size >= stats.MIN_SEQUENCES:
+    while (long := starts[lengths >= size]).size >= MIN_SEQUENCES:
         rows.append(_prefix(size, sums[long + size] - sums[long], k3, seed, resamples))
         size *= 2
     return rows

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from mismatch.compare import stats
 from mismatch.compare.stats import Estimate, Mean, Scale, Statistic, as_json
+from mismatch.glossary import MIN_SEQUENCES
 
 RESAMPLES = 2000
 Json = dict[str, float | None]
@@ -26,7 +27,7 @@ Json = dict[str, float | None]
 
 def fraction(count: int, of: int) -> Json:
     """A share of independent rollouts, with Wilson's (1927) 95% interval."""
-    if of < stats.MIN_SEQUENCES:
+    if of < MIN_SEQUENCES:
         return as_json(Estimate(count / of if of else math.nan))
     low, high = binomtest(count, of).proportion_ci(0.95, method="wilson")
     return as_json(Estimate(count / of, float(low), float(high)))

@@ -234,12 +234,12 @@ def measure(
     """
     notes: list[str] = []
     given = {(n, s): floors[n][s] for n in FLOORS for s in SIDES if floors.get(n, {}).get(s)}
-    rows = _rows([gap, *(one for several in given.values() for one in several)])
-    tokens, nan, inf = _finite([gap], rows)
+    rows = rows_of([gap, *(one for several in given.values() for one in several)])
+    tokens, nan, inf = finite([gap], rows)
     parts = {"gap": _observe(tokens, keys)}
     of_floor = [key for key in token_keys() if key in keys]
     for (name, side), several in given.items():
-        kept, *lost = _finite(several, rows)
+        kept, *lost = finite(several, rows)
         parts[f"floor.{name}.{side}"] = replace(_observe(kept, of_floor), lost=sum(lost))
         if any(lost):
             notes.append(f"floor.{name}.{side}: {sum(lost)} tokens are NaN or infinite: no excess")
@@ -254,12 +254,12 @@ def measure(
     )
 
 
-def _rows(parts: Sequence[Aligned]) -> np.ndarray:
+def rows_of(parts: Sequence[Aligned]) -> np.ndarray:
     """The ids of all sequences, sorted."""
     return np.unique(np.concatenate([p.sequence[stats.begins(p.sequence)] for p in parts]))
 
 
-def _finite(parts: Sequence[Aligned], rows: np.ndarray) -> tuple[Tokens, int, int]:
+def finite(parts: Sequence[Aligned], rows: np.ndarray) -> tuple[Tokens, int, int]:
     """The tokens finite on both sides, pooled per sequence; how many are NaN, how many infinite."""
     sequence = np.concatenate([p.sequence for p in parts])
     left = np.concatenate([p.lp_train for p in parts]).astype(np.float64)

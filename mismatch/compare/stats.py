@@ -22,10 +22,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from scipy.special import stdtrit
 
+from mismatch.glossary import MIN_SEQUENCES
+
 #: Outside a 95% interval on each side.
 TAIL = 0.025
-#: metrics.md: fewer sequences have no interval; fewer beyond a quantile leave it without one.
-MIN_SEQUENCES = 8
+#: metrics.md: fewer sequences beyond a quantile leave it without an interval.
 MIN_BEYOND = 20
 
 #: A residual this small against its own terms is rounding: constant data must have no variance.

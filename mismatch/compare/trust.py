@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mismatch.compare.stats import MIN_SEQUENCES, ROUNDING, Clusters
+from mismatch.compare.stats import ROUNDING, Clusters
+from mismatch.glossary import MIN_SEQUENCES
 
 #: From here on the skewed sums of like sequences are resolved by the resamples.
 ENOUGH_SEQUENCES = 50

@@ -12,9 +12,6 @@ from typing import Any
 
 from mismatch.model import IS_UNSUPPORTED
 
-#: metrics.md: fewer sequences than this and there is no interval.
-SEQUENCES_FOR_INTERVAL = 8
-
 SLOTS = ("train", "infer")
 
 

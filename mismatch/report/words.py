@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
-from mismatch.glossary import NOT_TRUSTED
-from mismatch.report.pairs import SEQUENCES_FOR_INTERVAL, Estimate
+from mismatch.glossary import MIN_SEQUENCES, NOT_TRUSTED
+from mismatch.report.pairs import Estimate
 
 #: Shown wherever there is no evidence. Never 0, never blank.
 NONE = "—"
@@ -40,8 +40,8 @@ def brackets(found: Estimate, digits: int = 3) -> str:
 
 def why_no_interval(sequences: int) -> str:
     """The reason beside a value that has no interval."""
-    if sequences < SEQUENCES_FOR_INTERVAL:
-        return f"no interval (fewer than {SEQUENCES_FOR_INTERVAL} sequences)"
+    if sequences < MIN_SEQUENCES:
+        return f"no interval (fewer than {MIN_SEQUENCES} sequences)"
     return "no interval"
 
 

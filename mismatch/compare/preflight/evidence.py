@@ -67,6 +67,10 @@ class Evidence:
     def sides(self) -> tuple[Side, Side]:
         return self.left, self.right
 
+    def estimate(self, key: str) -> Mapping[str, float | None]:
+        """A metric of summary.json; empty where it is not there."""
+        return self.metrics.get(key) or {}
+
     @cached_property
     def finite(self) -> np.ndarray:
         """(n,) finite on both sides: the others are counted elsewhere and say nothing here."""

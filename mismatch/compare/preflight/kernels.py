@@ -130,7 +130,7 @@ def too_far(e: Evidence) -> Iterator[Row]:
             f"mean |d| is {mean:.3g} nats, {roundoffs}, the coarsest precision {here}; kernels "
             f"reach up to {EXPECTED[coarsest]}"
         )
-    sure = e.metrics.get("confident_disagreement") or {}
+    sure = e.estimate("confident_disagreement")
     if coarsest not in ("int8", "fp8") and (sure.get("low") or 0) > TAIL:
         found.append(
             f"{sure['value']:.2%} of tokens (95% interval from {sure['low']:.2%} on) have p >= 0.5 "

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from mismatch.compare.preflight import kernels, routing, sampling, shape, tokens, weights
 from mismatch.compare.preflight.evidence import Evidence, Row, unchecked
 
-RUNGS = (weights, tokens, sampling, routing, kernels, shape)
+
+class Rung(Protocol):
+    """A module: its name, and what it says where nothing is wrong."""
+
+    RUNG: str
+
+    def calm(self, e: Evidence) -> Row: ...
+
+
+RUNGS: tuple[Rung, ...] = (weights, tokens, sampling, routing, kernels, shape)
 
 Check = Callable[[Evidence], Iterator[Row]]
 
@@ -33,7 +43,7 @@ VALUES: tuple[Check, ...] = (
     kernels.too_far,
 )
 #: Rungs that pass by what the values show.
-OF_VALUES = (tokens, sampling, kernels)
+OF_VALUES: tuple[Rung, ...] = (tokens, sampling, kernels)
 
 
 def climb(e: Evidence) -> list[Row]:
@@ -52,11 +62,11 @@ def _first(checks: tuple[Check, ...], e: Evidence) -> list[Row]:
     return next((rows for check in checks if (rows := list(check(e)))), [])
 
 
-def _rows(rung: object, e: Evidence, found: list[Row]) -> list[Row]:
-    own = [row for row in found if row["rung"] == rung.RUNG]  # type: ignore[attr-defined]
+def _rows(rung: Rung, e: Evidence, found: list[Row]) -> list[Row]:
+    own = [row for row in found if row["rung"] == rung.RUNG]
     if own:
         return own
-    row: Row = rung.calm(e)  # type: ignore[attr-defined]
+    row: Row = rung.calm(e)
     if rung not in OF_VALUES:
         return [row]
     if not e.finite.any():

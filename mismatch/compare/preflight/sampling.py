@@ -146,13 +146,13 @@ def surprise(e: Evidence) -> Iterator[Row]:
 
 def mean_ratio(e: Evidence) -> Iterator[Row]:
     """On tokens that infer drew the mean of r is 1, so that k1 and k3 agree."""
-    found = e.metrics.get("ratio_mean") or {}
+    found = e.estimate("ratio_mean")
     value, low, high = (found.get(k) for k in ("value", "low", "high"))
     if e.sampled_by != "infer" or value is None or low is None or high is None:
         return
     # Twice the 95% interval is four standard errors. Tokens drawn on one path and scored on another
     # move the mean by the size of k3, without anything being wrong.
-    k3 = (e.metrics.get("k3") or {}).get("value") or 0.0
+    k3 = e.estimate("k3").get("value") or 0.0
     if value + 2 * (low - value) <= 1 <= value + 2 * (high - value) or abs(value - 1) <= k3:
         return
     yield failed(
@@ -165,7 +165,7 @@ def mean_ratio(e: Evidence) -> Iterator[Row]:
 
 
 def _ratio_in_words(e: Evidence) -> str:
-    found = e.metrics.get("ratio_mean") or {}
+    found = e.estimate("ratio_mean")
     value, low, high = (found.get(k) for k in ("value", "low", "high"))
     if e.sampled_by != "infer":
         if e.sampled_by == "unknown":

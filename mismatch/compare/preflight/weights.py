@@ -37,7 +37,7 @@ def differ(e: Evidence) -> Iterator[Row]:
 
 def confident(e: Evidence) -> Iterator[Row]:
     """Where digests do not prove the weights equal, what stale ones leave in the values."""
-    share = (e.metrics.get("confident_disagreement") or {}).get("value")
+    share = e.estimate("confident_disagreement").get("value")
     if share is None or share <= CONFIDENT or not _unproven(e):
         return
     yield failed(
@@ -55,7 +55,7 @@ def calm(e: Evidence) -> Row:
         return passed(
             RUNG, f"all {len(_tensors(e.left))} tensors equal, read from both live engines"
         )
-    share = (e.metrics.get("confident_disagreement") or {}).get("value")
+    share = e.estimate("confident_disagreement").get("value")
     seen = "no" if not share else f"{share:.3%}"
     return unchecked(RUNG, f"{why}; {seen} confident disagreement in the values", TODO)
 
