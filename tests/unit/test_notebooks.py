@@ -13,7 +13,12 @@ from mismatch import store
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9]*.py"))
-DATA = sorted(p for p in (FOLDER / "data").rglob("*") if p.is_file() and p.suffix != ".pyc")
+#: What is shipped; a report that a reader made there is not.
+DATA = sorted(
+    p
+    for p in (FOLDER / "data").rglob("*")
+    if p.is_file() and p.suffix != ".pyc" and p.stem != "report"
+)
 #: Where a home, a temporary folder or a checkout would stand.
 OF_A_MACHINE = re.compile(rb"/(tmp|work|root|home|Users|var|mnt)/")
 
