@@ -26,7 +26,10 @@ from mismatch.engines import ENGINES, parse_condition
 from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+]  # loads of their own: make test holds the contract
 
 VLLM = ENGINES["vllm"]
 
@@ -463,7 +466,6 @@ def test_quantised_weights_are_those_of_the_checkpoints_own_blocks(
     assert facts["observed"]["quantization"] == "fp8_weights"
 
 
-@pytest.mark.slow
 def test_emulating_adds_nothing_but_the_rounding(
     emulated: tuple[Captured, Path], tmp_path: Path
 ) -> None:
@@ -477,7 +479,6 @@ def test_emulating_adds_nothing_but_the_rounding(
     assert "emulation" not in stored.facts("only", "decode")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fp8", "int8"])
 def test_rounded_activations_show_beside_rounded_weights(tmp_path: Path, kind: str) -> None:
     """fp8 and int8 round inputs too: weights as recomputed, values off those of weights alone."""
@@ -490,7 +491,6 @@ def test_rounded_activations_show_beside_rounded_weights(tmp_path: Path, kind: s
     assert 1e-4 < gap.mean() < 0.3
 
 
-@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_guest(tmp_path: Path) -> None:
     """A killed rank is an error of the capture it was working on, soon, and nothing is left."""
     model = known.write_checkpoint(tmp_path / "model", attention=True, heads=2)
