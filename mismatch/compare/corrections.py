@@ -23,7 +23,7 @@ import numpy as np
 
 from mismatch.compare import stats
 from mismatch.compare.breakdowns import TOKEN_BINS, TOKEN_EDGES
-from mismatch.compare.metrics import MAX_SHARE, Aligned
+from mismatch.compare.metrics import MAX_SHARE, Aligned, Tokens, finite, rows_of
 from mismatch.compare.stats import Clusters, Estimate, Mean, Scale, Statistic
 from mismatch.glossary import MIN_SEQUENCES
 
@@ -33,7 +33,8 @@ SHORTEST_PREFIX = 16
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """of: the log-ratio it looks at: a token's d, a sequence's D (log_ratio) or its mean_d.
+    """of: the log-ratio of metrics.Tokens that it looks at: a token's d, a sequence's D (log_ratio)
+    or its mean_d.
 
     low, high: bounds of the ratio. cut: what is beyond has the bound for its weight, else 0.
     reweights: inside the ratio is the weight, else 1.
@@ -85,34 +86,17 @@ CORRECTIONS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Tokens finite on both sides. d: (n,) float64 nats, sorted by sequence."""
-
-    clusters: Clusters
-    d: np.ndarray
-
-    def of(self, what: str) -> np.ndarray:
-        """d (n,), a sequence's log_ratio (s,), or its mean_d (s,)."""
-        if what == "d":
-            return self.d
-        totals = self.clusters.totals(self.d)
-        return totals if what == "log_ratio" else totals / self.clusters.lengths
-
-    def part(self, at: np.ndarray) -> _Sample:
-        """The sequences where `at`, (s,) bool, holds."""
-        tokens = np.repeat(at, self.clusters.lengths)
-        return _Sample(
-            Clusters(self.clusters.sequence[tokens], self.clusters.rows[at]), self.d[tokens]
-        )
+def _sample(gap: Aligned) -> Tokens:
+    """The tokens finite on both sides; only sequences that have one are resampled."""
+    found, _, _ = finite([gap], rows_of([gap]))
+    return _part(found, np.ones(len(found.clusters.starts), bool))
 
 
-def _sample(gap: Aligned) -> _Sample:
-    with np.errstate(invalid="ignore"):
-        d = gap.lp_train.astype(np.float64) - gap.lp_infer.astype(np.float64)
-    keep = np.isfinite(gap.lp_train) & np.isfinite(gap.lp_infer)
-    sequence = gap.sequence[keep]
-    return _Sample(Clusters(sequence, np.unique(sequence)), d[keep])
+def _part(sample: Tokens, at: np.ndarray) -> Tokens:
+    """The sequences where `at`, (s,) bool, holds."""
+    kept = np.repeat(at, sample.clusters.lengths)
+    sequence = sample.clusters.sequence[kept]
+    return Tokens(Clusters(sequence, np.unique(sequence)), sample.left[kept], sample.right[kept])
 
 
 # ---------------------------------------------------------------- the table
@@ -128,7 +112,7 @@ def corrections(gap: Aligned, *, seed: int = 0, resamples: int = 2000) -> list[d
     lengths = sample.clusters.lengths
     bins = np.searchsorted(TOKEN_EDGES, lengths, side="right")
     whole = _rows(sample, seed, resamples)
-    parts = {TOKEN_BINS[k]: sample.part(bins == k) for k in np.unique(bins)}
+    parts = {TOKEN_BINS[k]: _part(sample, bins == k) for k in np.unique(bins)}
     found = {name: (part, _rows(part, seed, resamples)) for name, part in parts.items()}
     return [
         {
@@ -163,8 +147,8 @@ class _Weights:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, correction: Correction, sample: _Sample) -> _Weights:
-        x, totals = sample.of(correction.of), sample.clusters.totals
+    def of(cls, correction: Correction, sample: Tokens) -> _Weights:
+        x, totals = getattr(sample, correction.of), sample.clusters.totals
         log_weight, touched = correction.log_weight(x), correction.touched(x)
         of_tokens = correction.level == "token"
         counts = sample.clusters.lengths if of_tokens else np.ones(len(x))
@@ -174,7 +158,7 @@ class _Weights:
         return cls(counts.astype(float), totals(touched.astype(float)), columns, weight)
 
 
-def _rows(sample: _Sample, seed: int, resamples: int) -> dict[str, dict[str, Any]]:
+def _rows(sample: Tokens, seed: int, resamples: int) -> dict[str, dict[str, Any]]:
     """name -> {affected, ess}, all resampled together.
 
     Of the sample's own weights: over the mean of more sequences, those of long ones may be so small
