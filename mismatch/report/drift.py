@@ -12,7 +12,7 @@ from markupsafe import Markup
 from mismatch.report.axes import LinearAxis, linear_axis
 from mismatch.report.pairs import Estimate, Prefix
 from mismatch.report.sequences import Sequences
-from mismatch.report.svg import DOT, HEIGHT, LINE, TEXT, anchor, box, line, short, svg, y_of
+from mismatch.report.svg import DOT, HEIGHT, LINE, TEXT, box, feet, levels, line, short, svg, y_of
 from mismatch.report.words import number, with_interval
 
 #: Sequences drawn one by one; beyond that those with the largest |D|, and every k-th of the others.
@@ -41,10 +41,7 @@ def drift(found: Sequences, slope: Estimate, sequences: int) -> Drift | None:
     chosen, step = _thinned(total)
     x = linear_axis([float(length.max())])
     y = linear_axis([float(total.min()), float(total.max())])
-    parts = [part for tick in y.ticks for part in _level(tick.at, tick.label)]
-    parts += [
-        TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, HEIGHT + 16, t.label) for t in x.ticks
-    ]
+    parts = [*levels(y.ticks), *feet(x.ticks)]
     numbers = found.number[found.finite > 0]
     for k in chosen.tolist():
         at, up = x.at(float(length[k])), y.at(float(total[k]))
@@ -71,12 +68,6 @@ def _thinned(total: np.ndarray) -> tuple[np.ndarray, int]:
     return np.union1d(extreme, others[::step]), step
 
 
-def _level(at: float, label: str) -> list[Markup]:
-    y = y_of(at)
-    role = "base" if label == "0" else "grid"
-    return [LINE.format(role, 0, 100, y, y), TEXT.format("tick axis", 0, y + 3.5, label)]
-
-
 def _lines(
     length: np.ndarray, total: np.ndarray, slope: Estimate, x: LinearAxis, y: LinearAxis
 ) -> list[Markup]:
@@ -94,7 +85,7 @@ def _lines(
 def ess(rows: Sequence[Prefix], sequences: int) -> Markup:
     """ESS / n of the sequences' first so many tokens, and what k3 alone predicts."""
     axis = LinearAxis(0.0, 1.0, 0.25)
-    parts = [part for tick in axis.ticks for part in _level(tick.at, tick.label)]
+    parts = levels(axis.ticks)
     places = [(k + 0.5) / len(rows) for k in range(len(rows))]
     known = [
         (at, r.predicted) for at, r in zip(places, rows, strict=True) if r.predicted is not None

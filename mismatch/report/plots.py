@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mismatch.report.axes import LinearAxis, LogAxis, Tick, linear_axis
 from mismatch.report.pairs import Bin, Estimate
 from mismatch.report.shares import Shares, percent
-from mismatch.report.svg import DOT, HEIGHT, LINE, RECT, TEXT, anchor, short, svg, y_of
+from mismatch.report.svg import DOT, HEIGHT, LINE, RECT, TEXT, anchor, levels, short, svg, y_of
 from mismatch.report.words import clean, with_interval
 
 # ---------------------------------------------------------------- one strip: a value on a log axis
@@ -90,7 +90,7 @@ def by_bin(rows: Sequence[Bin], floors: Sequence[FloorLine], sequences: int) -> 
     seen = [row.metric(key) for row in rows for key, _, _ in _SERIES]
     values = [v for e in seen for v in (e.value, e.low, e.high) if v is not None]
     axis = linear_axis([*values, *(f.value for f in floors)])
-    parts = [part for tick in axis.ticks for part in _value_line(tick)]
+    parts = levels(axis.ticks)
     for floor in floors:
         y = _y(axis, floor.value)
         parts.append(LINE.format("guide", 0, 100, y, y))
@@ -106,12 +106,6 @@ def by_bin(rows: Sequence[Bin], floors: Sequence[FloorLine], sequences: int) -> 
 
 def _y(axis: LinearAxis, value: float) -> float:
     return y_of(axis.at(value))
-
-
-def _value_line(tick: Tick) -> list[Markup]:
-    y = HEIGHT * (1 - tick.at)
-    line = LINE.format("base" if tick.label == "0" else "grid", 0, 100, y, y)
-    return [line, TEXT.format("tick axis", 0, y + 3.5, tick.label)]
 
 
 _POINT = Markup(

@@ -18,9 +18,10 @@ from mismatch.report.svg import (
     anchor,
     box,
     cells,
+    feet,
+    level,
     line,
     svg,
-    y_of,
 )
 from mismatch.report.words import number
 
@@ -68,9 +69,7 @@ def histogram(found: Spread) -> Markup:
     parts += [_bar(k, int(n), found.axis, top) for k, n in enumerate(found.counts.tolist()) if n]
     for ratio, label in ((0.5, "r = ½"), (2.0, "r = 2")):
         parts += _ratio_line(math.log(ratio), label, found.axis)
-    for tick in found.axis.ticks:
-        role, at = f"tick {anchor(tick.at)}", 100 * tick.at
-        parts.append(TEXT.format(role, at, HEIGHT + 16, tick.label))
+    parts += feet(found.axis.ticks)
     parts.append(LINE.format("base", 0, 100, HEIGHT, HEIGHT))
     label = f"histogram of d over {found.finite:,} tokens"
     return svg(HEIGHT + 22, label, parts)
@@ -126,7 +125,7 @@ def tails(d: np.ndarray) -> Markup | None:
     middle = float(np.median(np.concatenate(known)))
     x = decades([largest, max(middle / 10, largest * 1e-6)])
     y = decades([1.0, 0.5 / len(finite)])  # a single token stands above the foot
-    parts = [part for tick in y.ticks for part in _share_line(tick.at, tick.label)]
+    parts = [part for tick in y.ticks for part in level(tick.at, tick.label)]
     for k, ratio in enumerate((1.1, 2, 10)):
         parts += _mark_line(x.at(math.log(ratio)), f"r = {ratio}", 10 + 13 * k)
     paths = [
@@ -135,9 +134,7 @@ def tails(d: np.ndarray) -> Markup | None:
         if len(size)
     ]
     parts += [box(paths), LINE.format("base", 0, 100, HEIGHT, HEIGHT)]
-    parts += [
-        TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, HEIGHT + 16, t.label) for t in x.ticks
-    ]
+    parts += feet(x.ticks)
     return svg(HEIGHT + 22, f"tails of d over {len(finite):,} tokens, by sign", parts)
 
 
@@ -148,11 +145,6 @@ def _tail(size: np.ndarray, n: int, x: Decades, y: Decades) -> list[Point]:
     ranks = np.unique(np.geomspace(1, len(size), TAIL_POINTS).round().astype(int))
     found = [(x.at(float(size[k - 1])), y.at(k / n)) for k in ranks.tolist()]
     return [(found[0][0], 0.0), *([p for p in found if p[0] > 0] or found[:1])]
-
-
-def _share_line(at: float, label: str) -> list[Markup]:
-    y = y_of(at)
-    return [LINE.format("grid", 0, 100, y, y), TEXT.format("tick axis", 0, y + 3.5, label)]
 
 
 def _mark_line(at: float, label: str, y: float) -> list[Markup]:
@@ -187,15 +179,15 @@ def density(left: np.ndarray, right: np.ndarray) -> Markup | None:
         counts += np.histogram2d(other, one, GRID, [(0, 1), (0, 1)])[0]
     if not counts.any():
         return None
-    level = np.searchsorted(DENSITY, counts, side="right")
+    shade_of = np.searchsorted(DENSITY, counts, side="right")
     shades = [
-        cells(f"q{shade}", np.argwhere(level == shade), GRID)
+        cells(f"q{shade}", np.argwhere(shade_of == shade), GRID)
         for shade in range(1, len(DENSITY) + 1)
-        if (level == shade).any()
+        if (shade_of == shade).any()
     ]
     parts = [box([*shades, line("guide", [(0, 0), (1, 1)])])]
     for place, label in ((0.0, "0"), (0.5, "0.5"), (1.0, "1")):
-        parts += _share_line(place, label)
+        parts += level(place, label)
         parts.append(TEXT.format(f"tick {anchor(place)}", 100 * place, HEIGHT + 16, label))
     return svg(
         HEIGHT + 22, f"density of the two probabilities of {int(counts.sum()):,} tokens", parts

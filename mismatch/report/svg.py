@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from mismatch.report.axes import Tick
+
 HEIGHT = 190  # of a plot area, pixels
 
 _SVG = Markup('<svg class="plot" height="{}" role="img" aria-label="{}">{}</svg>')
@@ -56,6 +58,22 @@ def cells(role: str, places: np.ndarray, grid: int) -> Markup:
         for c, r in places.tolist()
     )
     return _PATH.format(role, "".join(drawn))
+
+
+def level(at: float, label: str, role: str = "grid") -> list[Markup]:
+    """A line across the plot area, with its label at the left."""
+    y = y_of(at)
+    return [LINE.format(role, 0, 100, y, y), TEXT.format("tick axis", 0, y + 3.5, label)]
+
+
+def levels(ticks: Sequence[Tick]) -> list[Markup]:
+    """A y axis of values: 0 is the base."""
+    return [p for t in ticks for p in level(t.at, t.label, "base" if t.label == "0" else "grid")]
+
+
+def feet(ticks: Sequence[Tick]) -> list[Markup]:
+    """The labels of an x axis."""
+    return [TEXT.format(f"tick {anchor(t.at)}", 100 * t.at, HEIGHT + 16, t.label) for t in ticks]
 
 
 def y_of(at: float) -> float:

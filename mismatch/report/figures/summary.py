@@ -16,6 +16,7 @@ from mismatch.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from mismatch.report.noise import compared_floor
 from mismatch.report.pairs import NOTHING, SLOTS, Bin, Estimate, Pair, estimate
 from mismatch.report.shares import Shares, percent, shares_of
+from mismatch.report.svg import short
 from mismatch.report.words import clean, count, sample_size
 
 #: Rows that one page can hold.
@@ -58,7 +59,7 @@ def gap(pairs: Sequence[Pair]) -> Figure:
         "(else: repeated).",
         style.doubts([e for p in shown for e in _row(p).values()]),
         f"Below 1e{axis.first}: drawn there." if _is_below(shown, axis) else "",
-        f"The {len(shown)} largest of {len(measured)} pairs." if cut else "",
+        cut,
         f"No evidence for {count(lost, 'more pair')}." if lost else "",
     )
     return figure
@@ -174,11 +175,7 @@ def _bin(row: Bin, bins: int) -> str:
     label = clean(row.label)
     if bins > 4:
         label = label.replace(", ", ",\n").replace("/", "/\n")
-    return f"{label}\nn={_n(row.tokens)}"
-
-
-def _n(n: int) -> str:
-    return f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k" if n < 10**6 else f"{n / 10**6:.1f}M"
+    return f"{label}\nn={short(row.tokens)}"
 
 
 def _floor_lines(axes: Axes, pair: Pair) -> str:
