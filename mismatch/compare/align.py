@@ -10,6 +10,7 @@ import numpy as np
 
 from mismatch import store
 from mismatch.compare.metrics import Aligned
+from mismatch.compare.stats import begins
 from mismatch.errors import MismatchError
 
 #: Of every trace's tokens.parquet.
@@ -34,8 +35,7 @@ class Tokens:
 
     def each(self, column: np.ndarray) -> list[np.ndarray]:
         """A column sequence by sequence."""
-        starts = np.flatnonzero(np.diff(self.sequence, prepend=-1))
-        return np.split(column, starts[1:])
+        return np.split(column, begins(self.sequence)[1:])
 
 
 def read_tokens(folder: Path) -> Tokens:

@@ -40,12 +40,16 @@ class Block:
         return folded(self.title, body) if self.title and body else body
 
     def _kept(self, keep: int) -> list[str]:
-        order = list(self.first) or list(range(len(self.rows)))
-        return [self.rows[k] for k in sorted(order[:keep])]
+        return [self.rows[k] for k in sorted(self._order[:keep])]
+
+    @property
+    def _order(self) -> Sequence[int]:
+        """Rows, those that stay longest first."""
+        return self.first or range(len(self.rows))
 
     def shorter(self, by: int) -> int:
         """How many rows stay where the block must lose `by` characters, as far as it can."""
-        order, spared = list(self.first) or list(range(len(self.rows))), -_SAID
+        order, spared = self._order, -_SAID
         for keep in range(len(order), 0, -1):
             if spared >= by:
                 return keep

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mismatch.compare.distribution import Top
+from mismatch.compare.stats import begins
 from mismatch.model import split_spec
 
 Row = dict[str, str]
@@ -86,7 +87,7 @@ class Evidence:
     @cached_property
     def rows(self) -> list[slice]:
         """The scored tokens of each sequence that has any."""
-        starts = np.flatnonzero(np.diff(self.sequence, prepend=-1))
+        starts = begins(self.sequence)
         ends = np.append(starts, len(self.sequence))[1:]
         return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
