@@ -3,7 +3,7 @@
 The questions are reasoning-gym's `gsm_symbolic` (Apache-2.0), generated from a seed:
 
     pip install reasoning-gym==0.1.25
-    python scripts/make_prompts.py 24 7 > mismatch/shipped/demo-prompts.jsonl
+    python scripts/make_prompts.py 64 7 > mismatch/shipped/demo-prompts.jsonl
     python scripts/make_prompts.py 64 11 > reports/smollm2-135m/prompts.jsonl
 """
 

@@ -28,6 +28,7 @@ from mismatch.verbs.run import capture as capture_cells
 
 PAD = 8  # tokens of padding behind each row
 LONGEST = 96  # tokens of a rollout
+PROMPTS = 24  # of the file, from its first
 CLEAN = "clean"
 L0 = weights.RUNG
 #: Sequences that faults are shown on, and those whose prompt has a token more for the trainer.
@@ -169,7 +170,8 @@ def _study(setup: Setup, ids: Mapping[str, str], conditions: Mapping[str, tuple[
     lines = [f"{key} = {json.dumps(value)}" for key, value in head.items()]
     drawing = "prompts" in ids
     lines += [f'paths = ["{"rollout" if drawing else "prefill"}"]', 'floor = "none"']
-    lines += [f"samples = {setup.seeds}", f"max_tokens = {LONGEST}"] if drawing else []
+    if drawing:
+        lines += [f"limit = {PROMPTS}", f"samples = {setup.seeds}", f"max_tokens = {LONGEST}"]
     for name, (side, spec) in conditions.items():
         table = {"side": side, "spec": spec, "id": name}
         lines += ["", "[[condition]]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]

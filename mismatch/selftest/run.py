@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
+from mismatch.errors import MismatchError
 from mismatch.report.ladder import outcome
 from mismatch.report.markdown import escape
 from mismatch.selftest.captures import (
@@ -51,6 +52,10 @@ def run(setup: Setup, out: Path, notify: Notify) -> dict[str, Any]:
     out = out.absolute()
     take(setup, out, notify)
     clean = exhibit(out, "clean-train", "clean-infer")
+    if len(clean) < 2:
+        raise MismatchError(
+            "usage", what="A self-test takes two rollouts or more.", todo="Give more --seeds."
+        )
     results = [*_clean(setup, clean, out), *_in_values(clean, out), _drift(clean, out)]
     results += [_in_engine(fault, how, out) for fault, how in setup.damages().items()]
     results += [Result(f.title, _must(f), "not run", why) for f, why in setup.not_run()]

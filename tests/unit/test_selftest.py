@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mismatch.errors import MismatchError
-from mismatch.selftest import exhibit
+from mismatch.selftest import exhibit, run
+from mismatch.selftest.captures import Setup
 from mismatch.selftest.exhibit import Exhibit, shown
 
 
@@ -38,3 +39,14 @@ def test_only_pairs_that_are_not_comparable_are_a_finding_in_the_place_of_rows(
     monkeypatch.setattr(exhibit, "compare", broken)
     with pytest.raises(MismatchError, match="was changed"):
         shown(_pair(other), tmp_path / "shown" / "template")
+
+
+def test_one_rollout_is_too_few_and_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sequences cannot change places where there is one."""
+    monkeypatch.setattr(run, "take", lambda *_: None)
+    monkeypatch.setattr(run, "exhibit", lambda *_: _pair(None).only([0]))
+    setup = Setup(tmp_path, tmp_path, "hf", "vllm", 1, True)
+    with pytest.raises(MismatchError, match="two rollouts"):
+        run.run(setup, tmp_path, lambda event: None)
