@@ -19,13 +19,20 @@ from mismatch.errors import MismatchError, suggest
 from mismatch.glossary import METRICS
 from mismatch.model import given_path
 from mismatch.report.noise import compared_floor, noise
-from mismatch.report.pairs import NOTHING, Estimate, Pair, estimate, lead, pairs_of
+from mismatch.report.pairs import (
+    BREAKDOWNS,
+    NOTHING,
+    Estimate,
+    Pair,
+    breakdown_key,
+    estimate,
+    lead,
+    pairs_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What `figure` calls a breakdown that summary.json names otherwise.
-_ALSO = {"probability": "infer_prob"}
 _SIZES = ("k3", "abs_logprob_diff_mean")
 _PARTS = ("share", "alone_share", "interaction", "alone_k3")
 
@@ -106,15 +113,13 @@ def breakdown(folder: str | Path, by: str, pair: str | None = None) -> pd.DataFr
     logprob_diff_mean (nats) their value, _low, _high, _trusted; abs_logprob_diff_max.
 
     by: probability (of the right side), position, length, entropy, token_type or turn, as far as
-    the pair has it; anything else is `option-value`.
+    the pair has it; anything else is `option-value`. No row where the pair has no token.
     """
+    name = breakdown_key(by)
     one = _one(check(given_path(folder)), pair)
-    known = list(one.raw.get("breakdowns") or {})
-    name = _ALSO.get(by, by)
-    if name not in known:
-        said = ", ".join({v: k for k, v in _ALSO.items()}.get(k, k) for k in known) or "none here"
-        hint = suggest(by, [*known, *_ALSO])
-        raise MismatchError("option-value", option="by", value=by, takes=said, hint_extra=hint)
+    if one.tokens and name not in one.breakdown_keys:
+        takes = ", ".join(k for k, key in BREAKDOWNS.items() if key in one.breakdown_keys)
+        raise MismatchError("option-value", option="by", value=by, takes=takes)
     rows = (
         {"bin": row.label, "tokens": row.tokens}
         | {k: v for key in _OF_BIN for k, v in _named(key, row.metric(key)).items()}
@@ -133,13 +138,13 @@ def corrections(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
     one = _one(check(given_path(folder)), pair)
     rows = (
         {
-            **{key: whole[key] for key in ("name", "level", "rule")},
-            "length": part.get("bin", "all"),
-            **_named("affected", estimate(part["affected"])),
-            **_named("ess", estimate(part["ess"])),
+            **{key: getattr(rule, key) for key in ("name", "level", "rule")},
+            "length": part.bin or "all",
+            **_named("affected", part.affected),
+            **_named("ess", part.ess),
         }
-        for whole in one.raw.get("corrections") or []
-        for part in (whole, *whole["by_length"])
+        for rule in one.corrections
+        for part in (rule.whole, *rule.by_length)
     )
     named = (*_named("affected", NOTHING), *_named("ess", NOTHING))
     return _frame(rows, ("name", "level", "rule", "length", *named))
@@ -153,11 +158,11 @@ def ess_by_length(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
     one = _one(check(given_path(folder)), pair)
     rows = (
         {
-            **{key: row[key] for key in _COUNTS},
-            **_named("ess", estimate(row["ess"])),
-            "predicted": _number(row["predicted"]),
+            **{key: getattr(row, key) for key in _COUNTS},
+            **_named("ess", row.ess),
+            "predicted": _number(row.predicted),
         }
-        for row in one.raw.get("ess_by_length") or []
+        for row in one.prefixes
     )
     return _frame(rows, (*_COUNTS, *_named("ess", NOTHING), "predicted"))
 

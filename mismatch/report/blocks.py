@@ -1,4 +1,4 @@
-"""What the page shows of each pair: its figures, what a correction would do, its tokens, its sides.
+"""What the page shows of each pair: its figures, its tokens, its sides.
 
 The template only places these.
 """
@@ -11,29 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
-from mismatch.glossary import NOT_TRUSTED
 from mismatch.report import alternatives, data, drawings
 from mismatch.report.data import Carried, Source
 from mismatch.report.drawings import Section
 from mismatch.report.noise import Noise, noise
-from mismatch.report.pairs import Corrected, Pair
+from mismatch.report.pairs import Pair
 from mismatch.report.provenance import Row, read_provenance, rows
 from mismatch.report.sequences import read_tokens, sequences_of
 from mismatch.report.vocabulary import Context, Vocabulary, read_context
-from mismatch.report.words import NONE, interval, number
 
 Provenance = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A rule that a trainer may put on the ratios: a row of the table, and one for each length."""
-
-    name: str
-    level: str
-    rule: str
-    whole: list[str]
-    by_length: list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +32,6 @@ class Block:
     noise: Noise
     is_lead: bool
     sections: list[Section]
-    corrections: list[Correction]
     carried: Carried | None
     has_texts: bool
     has_corpus: bool
@@ -87,7 +73,6 @@ def _block(
         noise=noise(pair),
         is_lead=is_lead,
         sections=drawings.sections(pair, source),
-        corrections=_corrections(pair),
         carried=None if source is None else data.carry(source, *limits, vocabulary),
         has_texts=context.texts is not None,
         has_corpus=context.token_ids is not None,
@@ -122,27 +107,3 @@ def _context(root: Path, provenance: Provenance | None, seen: dict[str, Context]
     if sha not in seen:
         seen[sha] = read_context(store.inside(root, "corpus", sha) if sha else None)
     return seen[sha]
-
-
-def _corrections(pair: Pair) -> list[Correction]:
-    return [
-        Correction(c.name, c.level, c.rule, _cells(c.whole), [_row(part) for part in c.by_length])
-        for c in pair.corrections
-    ]
-
-
-def _row(part: Corrected) -> list[str]:
-    return [part.bin, f"{part.tokens:,}", f"{part.sequences:,}", *_cells(part)]
-
-
-def _cells(part: Corrected) -> list[str]:
-    """affected in percent, its interval, ESS / n, its interval."""
-    cut = part.affected
-    bounds = [f"{100 * x:.1f}" for x in (cut.low, cut.high) if x is not None]
-    between = f"[{', '.join(bounds)}]" if cut.has_interval else "no interval"
-    return [
-        NONE if cut.value is None else f"{100 * cut.value:.1f}%",
-        between if cut.trusted else f"{between}, {NOT_TRUSTED}",
-        number(part.ess.value),
-        interval(part.ess) if part.ess.has_interval else "no interval",
-    ]

@@ -92,7 +92,8 @@ def _verdict(row: Mapping[str, Any]) -> Text:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.2%}" if share < 0.01 else f"{share:.0%}"
+    digits = 2 if share < 0.01 else 1 if share < 0.1 else 0
+    return f"{share:.{digits}%}"
 
 
 def _below(pair: Mapping[str, Any]) -> list[str]:

@@ -214,7 +214,6 @@ def _block(
     """
     found = source.sequences
     return {
-        "pair": source.pair.id,
         "sides": source.pair.sides,
         "corpus": source.context.name,
         "kinds": KINDS,

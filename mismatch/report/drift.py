@@ -13,7 +13,7 @@ from mismatch.report.axes import LinearAxis, linear_axis
 from mismatch.report.pairs import Estimate, Prefix
 from mismatch.report.sequences import Sequences
 from mismatch.report.svg import DOT, HEIGHT, LINE, TEXT, box, feet, levels, line, short, svg, y_of
-from mismatch.report.words import number, with_interval
+from mismatch.report.words import count, number, with_interval
 
 #: Sequences drawn one by one; beyond that those with the largest |D|, and every k-th of the others.
 DRAWN, EXTREME = 1200, 200
@@ -45,9 +45,8 @@ def drift(found: Sequences, slope: Estimate, sequences: int) -> Drift | None:
     numbers = found.number[found.finite > 0]
     for k in chosen.tolist():
         at, up = x.at(float(length[k])), y.at(float(total[k]))
-        said = (
-            f"sequence {numbers[k]}: D = {number(float(total[k]))}, {short(int(length[k]))} tokens"
-        )
+        size = count(int(length[k]), "token")
+        said = f"sequence {numbers[k]}: D = {number(float(total[k]))}, {size}"
         parts.append(DOT.format("dot gap faint", 100 * at, y_of(up), 3, said))
     parts.append(box(_lines(length, total, slope, x, y)))
     label = (

@@ -117,7 +117,7 @@ def policy(script: str, style: str) -> str:
     return f"default-src 'none'; script-src {one}; style-src {other}; {rest}"
 
 
-_WORDS = ("NONE", "brackets", "count", "interval", "number")
+_WORDS = ("NONE", "brackets", "count", "interval", "number", "percent", "percents")
 
 
 def environment() -> jinja2.Environment:

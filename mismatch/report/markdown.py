@@ -14,7 +14,15 @@ from mismatch.report.fit import CELL, SENTENCE, Block, clipped, fitted, table
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
-from mismatch.report.words import NONE, clean, interval, number, why_no_interval
+from mismatch.report.words import (
+    NONE,
+    clean,
+    interval,
+    number,
+    percent,
+    percents,
+    why_no_interval,
+)
 
 #: A differing provenance row: name, left, right.
 Difference = tuple[str, str, str]
@@ -71,6 +79,8 @@ def markdown(
         _failed(failures),
         _checks(pairs),
         _breakdown(first),
+        _prefixes(first),
+        _corrections(first),
         _sides(first, differences),
     ]
     return fitted(blocks)
@@ -89,7 +99,10 @@ def _bold_head(line: str) -> str:
 
 
 #: Which tables lose rows first, where all is too long for a comment.
-CUT = ("pairs", "checks", "failed", "attributions", "breakdown", "distributions", "sides")
+CUT = (
+    "pairs", "checks", "failed", "attributions", "breakdown", "prefixes", "corrections",
+    "distributions", "sides",
+)  # fmt: skip
 
 
 def _pair_table(pairs: Sequence[Pair]) -> Block:
@@ -220,6 +233,38 @@ def _breakdown(first: Pair | None) -> Block:
     head = (f"{first.sides[1]} probability", "tokens", "mean abs d [95%]", "mean d [95%]")
     title = f"Gap by probability ({cell(first.id)}, log space)"
     return table(head, lines, title=title, cut=CUT.index("breakdown"))
+
+
+def _prefixes(first: Pair | None) -> Block:
+    rows = [] if first is None else first.prefixes
+    if first is None or not rows:
+        return Block()
+    lines = [
+        [f"{row.length:,}", f"{row.sequences:,}", _value(row.ess, first), number(row.predicted)]
+        for row in rows
+    ]
+    head = ("first L scored tokens", "sequences", "ESS / n [95%]", "exp(-2 L k3)")
+    title = f"Effective sample by length ({cell(first.id)}, ratio space)"
+    return table(head, lines, title=title, cut=CUT.index("prefixes"))
+
+
+def _corrections(first: Pair | None) -> Block:
+    rows = [] if first is None else first.corrections
+    if first is None or not rows:
+        return Block()
+    lines = [
+        [
+            code(row.name),
+            cell(row.level),
+            cell(row.rule),
+            f"{percent(row.whole.affected.value)} {percents(row.whole.affected)}",
+            _value(row.whole.ess, first),
+        ]
+        for row in rows
+    ]
+    head = ("correction", "level", "rule", "affected, % [95%]", "ESS / n [95%]")
+    title = f"What a correction would do ({cell(first.id)}, ratio space)"
+    return table(head, lines, title=title, cut=CUT.index("corrections"))
 
 
 def _sides(first: Pair | None, differences: Sequence[Difference] | None) -> Block:

@@ -10,9 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mismatch.errors import MismatchError, suggest
 from mismatch.model import IS_UNSUPPORTED
 
 SLOTS = ("train", "infer")
+
+#: What a user may ask to cut a gap by -> its key in `breakdowns`.
+BREAKDOWNS = {
+    "probability": "infer_prob",
+    "position": "position",
+    "length": "length",
+    "entropy": "entropy",
+    "token_type": "token_type",
+    "turn": "turn",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +283,17 @@ def lead(pairs: Sequence[Pair]) -> Pair | None:
     pair inside one engine must not stand in for it."""
     asked = [p for p in pairs if p.is_train_infer] or list(pairs)
     return next((p for p in asked if p.tokens), None)
+
+
+def breakdown_key(asked: str) -> str:
+    """The key of `breakdowns` that a user means, by its own name too; else `option-value`."""
+    name = asked.replace("-", "_")
+    if name in BREAKDOWNS.values():
+        return name
+    if name not in BREAKDOWNS:
+        takes, hint = ", ".join(BREAKDOWNS), suggest(asked, BREAKDOWNS)
+        raise MismatchError("option-value", option="by", value=asked, takes=takes, hint_extra=hint)
+    return BREAKDOWNS[name]
 
 
 def setups(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,10 @@ class Tokens:
     left: np.ndarray
     right: np.ndarray
     d: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> Tokens:
+        """Those where the mask says so."""
+        return Tokens(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 def read_tokens(path: Path) -> Tokens | None:

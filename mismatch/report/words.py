@@ -38,6 +38,19 @@ def brackets(found: Estimate, digits: int = 3) -> str:
     return f"[{number(found.low, digits)}, {number(found.high, digits)}]"
 
 
+def percent(value: float | None) -> str:
+    """A share, to a tenth of a percent."""
+    return NONE if value is None else f"{100 * value:.1f}%"
+
+
+def percents(found: Estimate) -> str:
+    """The interval of a share, in percent."""
+    if found.low is None or found.high is None:
+        return "no interval"
+    said = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return said if found.trusted else f"{said}, {NOT_TRUSTED}"
+
+
 def why_no_interval(sequences: int) -> str:
     """The reason beside a value that has no interval."""
     if sequences < MIN_SEQUENCES:

@@ -10,10 +10,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mismatch import store
 from mismatch.errors import MismatchError, suggest
 from mismatch.report.figures import style, summary, tokens
 from mismatch.report.figures.style import save
 from mismatch.report.pairs import Pair, lead, pairs_of
+from mismatch.report.sequences import read_tokens
 
 __all__ = ["NAMES", "figure", "save"]
 
@@ -57,7 +59,8 @@ def figure(
             return summary.by(one, by or "probability")
         if name in _OF_A_PAIR:
             return _OF_A_PAIR[name](one)
-        read = tokens.read(root, one)
+        read = read_tokens(store.comparison_folder(root, one.id) / "tokens.parquet")
+        assert read is not None  # `found` was checked: what it counts in tokens is here
         return _OF_TOKENS[name](one, read)
 
 

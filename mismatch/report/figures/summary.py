@@ -14,7 +14,7 @@ from mismatch.report.axes import LogAxis, log_axis
 from mismatch.report.figures import style
 from mismatch.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from mismatch.report.noise import compared_floor
-from mismatch.report.pairs import NOTHING, SLOTS, Bin, Estimate, Pair, estimate
+from mismatch.report.pairs import NOTHING, SLOTS, Bin, Estimate, Pair, Prefix, breakdown_key
 from mismatch.report.shares import Shares, percent, shares_of
 from mismatch.report.svg import short
 from mismatch.report.words import clean, count, sample_size
@@ -120,29 +120,23 @@ def _axis_with_zero(axes: Axes, axis: LogAxis) -> None:
 
 # ---------------------------------------------------------------- by
 
-#: What is asked for -> key of the summary's breakdowns, name of the axis.
-BY = {
-    "probability": ("infer_prob", "{right} probability of the token"),
-    "position": ("position", "position after the first scored token"),
-    "length": ("length", "scored tokens of the sequence"),
-    "entropy": ("entropy", "entropy (nats)"),
-    "token_type": ("token_type", "kind of token"),
-    "turn": ("turn", "turn"),
+#: Key of the summary's breakdowns -> name of the axis.
+_AXES = {
+    "infer_prob": "{right} probability of the token",
+    "position": "position after the first scored token",
+    "length": "scored tokens of the sequence",
+    "entropy": "entropy (nats)",
+    "token_type": "kind of token",
+    "turn": "turn",
 }
 
 
 def by(pair: Pair, key: str) -> Figure:
     """mean |d| and mean d of each bin, with the floors of the whole pair."""
-    name = {"infer_prob": "probability"}.get(key, key.replace("-", "_"))
-    if name not in BY:
-        takes = ", ".join(BY)
-        raise MismatchError(
-            "option-value", option="by", value=key, takes=takes, hint_extra=suggest(key, BY)
-        )
-    column, title = BY[name]
+    column = breakdown_key(key)
     rows = [row for row in pair.breakdown(column) if row.tokens]
     if not rows:
-        raise nothing("by", f"pair {pair.id}", f"it has no breakdown by {name}", AGAIN)
+        raise nothing("by", f"pair {pair.id}", f"it has no breakdown by {key}", AGAIN)
     figure, (axes,) = style.new(2.1)
     for k, row in enumerate(rows):
         style.interval(
@@ -155,7 +149,7 @@ def by(pair: Pair, key: str) -> Figure:
     named = _floor_lines(axes, pair)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xticks(range(len(rows)), [_bin(row, len(rows)) for row in rows])
-    axes.set(xlabel=title.format(right=pair.sides[1]), ylabel="nats per token")
+    axes.set(xlabel=_AXES[column].format(right=pair.sides[1]), ylabel="nats per token")
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.yaxis.set_major_formatter(FuncFormatter(style.plain))
     axes.grid(axis="y")
@@ -197,8 +191,8 @@ def _floor_lines(axes: Axes, pair: Pair) -> str:
 
 def ess(pair: Pair) -> Figure:
     """ESS of the importance weights of prefixes, against what k3 alone predicts."""
-    rows: Sequence[Mapping[str, Any]] = pair.raw.get("ess_by_length") or []
-    found = [estimate(row["ess"]) for row in rows]
+    rows = pair.prefixes
+    found = [row.ess for row in rows]
     if not any(e.value is not None for e in found):
         if "ess_by_length" in pair.raw:
             reason, todo = (
@@ -210,13 +204,13 @@ def ess(pair: Pair) -> Figure:
         raise nothing("ess", f"pair {pair.id}", reason, todo)
     figure, (axes,) = style.new(2.1)
     for k, (row, one) in enumerate(zip(rows, found, strict=True)):
-        style.interval(axes, float(row["length"]), one, BLUE, label=_once(k, "measured"))
-    known = [(row["length"], row["predicted"]) for row in rows if row.get("predicted") is not None]
+        style.interval(axes, float(row.length), one, BLUE, label=_once(k, "measured"))
+    known = [(row.length, row.predicted) for row in rows if row.predicted is not None]
     if known:
         lengths, values = zip(*known, strict=True)
         axes.plot(lengths, values, "--", color=VERMILLION, label="exp(-2 L k3)", zorder=1)
     axes.set_xscale("log", base=2)
-    axes.set_xticks([row["length"] for row in rows], [_prefix(row) for row in rows])
+    axes.set_xticks([row.length for row in rows], [_prefix(row) for row in rows])
     axes.minorticks_off()
     axes.set(xlabel="length of the prefix L (scored tokens)", ylabel="ESS / n", ylim=(0, 1.05))
     axes.grid(axis="y")
@@ -229,8 +223,8 @@ def ess(pair: Pair) -> Figure:
     return figure
 
 
-def _prefix(row: Mapping[str, Any]) -> str:
-    return f"{row['length']:,}\nn={row['sequences']:,}"
+def _prefix(row: Prefix) -> str:
+    return f"{row.length:,}\nn={row.sequences:,}"
 
 
 # ---------------------------------------------------------------- corrections
@@ -238,27 +232,27 @@ def _prefix(row: Mapping[str, Any]) -> str:
 
 def corrections(pair: Pair) -> Figure:
     """What each correction touches, and the effective sample that it leaves."""
-    rows: Sequence[Mapping[str, Any]] = pair.raw.get("corrections") or []
+    rows = pair.corrections
     if not rows:
         raise nothing("corrections", f"pair {pair.id}", "no correction was measured", AGAIN)
     figure, panels = style.new(0.6 + 0.21 * len(rows), columns=2)
-    for axes, key, title in zip(panels, ("affected", "ess"), ("affected", "ESS / n"), strict=True):
-        for k, row in enumerate(rows):
-            found, color = estimate(row[key]), BLUE if row["level"] == "token" else ORANGE
-            _lying(axes, -float(k), found, color)
+    columns = ([r.whole.affected for r in rows], [r.whole.ess for r in rows])
+    for axes, column, title in zip(panels, columns, ("affected", "ESS / n"), strict=True):
+        for k, (row, found) in enumerate(zip(rows, column, strict=True)):
+            _lying(axes, -float(k), found, BLUE if row.level == "token" else ORANGE)
         axes.set(xlabel=title, ylim=(0.6 - len(rows), 0.6))
-        axes.set_yticks([-k for k in range(len(rows))], [clean(str(r["name"])) for r in rows])
+        axes.set_yticks([-k for k in range(len(rows))], [clean(r.name) for r in rows])
         axes.grid(axis="x")
     panels[0].xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
     panels[1].tick_params(labelleft=False)
     panels[1].set_xlim(left=min(0.0, panels[1].get_xlim()[0]), right=1.03)
     panels[0].set_xlim(left=0.0 - 0.02 * panels[0].get_xlim()[1])
-    rules = "; ".join(f"{row['name']}: {row['rule']}" for row in rows if row.get("rule"))
+    rules = "; ".join(f"{row.name}: {row.rule}" for row in rows if row.rule)
     what = (
         "Affected: share of tokens (blue) or of sequences (orange) that are truncated or dropped. "
         f"ESS/n = (Σw)²/(nΣw²) of the weights that are left. {rules}."
     )
-    seen = [estimate(row[key]) for row in rows for key in ("affected", "ess")]
+    seen = [found for column in columns for found in column]
     style.caption(figure, style.about(pair), what, style.INTERVALS, style.doubts(seen))
     return figure
 

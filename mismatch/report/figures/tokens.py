@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +10,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mismatch import store
 from mismatch.report.axes import signed_axis
 from mismatch.report.figures import style
 from mismatch.report.figures.style import BLUE, GREY, VERMILLION
 from mismatch.report.figures.summary import nothing
 from mismatch.report.pairs import Estimate, Pair
+from mismatch.report.sequences import Tokens, sequences_of
 from mismatch.report.words import count, with_interval
 
 _BINS = 81  # odd: the middle one holds d = 0
@@ -26,29 +23,11 @@ _BINS = 81  # odd: the middle one holds d = 0
 _POINTS, _DOTS = 1500, 20_000
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Scored tokens that are finite on both sides. sequence: (n,) sorted; d, left, right: nats."""
-
-    sequence: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    lost: int
-
-    d = cached_property(lambda t: t.left - t.right)
-
-    @property
-    def note(self) -> str:
-        return f"{count(self.lost, 'token')} not finite, left out." if self.lost else ""
-
-
-def read(root: Path, pair: Pair) -> Tokens:
-    """The columns of a comparison whose hash was checked."""
-    table = store.read_table(store.comparison_folder(root, pair.id) / "tokens.parquet")
-    left, right = (table[k].to_numpy().astype(np.float64) for k in ("lp_train", "lp_infer"))
-    finite = np.isfinite(left) & np.isfinite(right)
-    sequence = table["sequence_id"].to_numpy()
-    return Tokens(sequence[finite], left[finite], right[finite], int((~finite).sum()))
+def _finite(tokens: Tokens) -> tuple[Tokens, str]:
+    """Those that are in the metrics, and how many are not, in words."""
+    kept = tokens.only(np.isfinite(tokens.d))
+    lost = len(tokens.d) - len(kept.d)
+    return kept, f"{count(lost, 'token')} not finite, left out." if lost else ""
 
 
 # ---------------------------------------------------------------- hist
@@ -56,6 +35,7 @@ def read(root: Path, pair: Pair) -> Tokens:
 
 def hist(pair: Pair, tokens: Tokens) -> Figure:
     """How often each d, and how heavy its tails."""
+    tokens, lost = _finite(tokens)
     figure, (bars, tail) = style.new(3.3, rows=2)
     _bars(bars, tokens.d)
     _tails(tail, tokens.d)
@@ -65,7 +45,7 @@ def hist(pair: Pair, tokens: Tokens) -> Figure:
         style.about(pair),
         f"Above: tokens in {_BINS} bins of asinh(d), linear near 0; d = 0 exactly on {exact:,}. "
         "Below: share of tokens beyond |d|, by sign; r = exp(d).",
-        tokens.note,
+        lost,
     )
     return figure
 
@@ -127,9 +107,10 @@ def _decade(value: float, _: int) -> str:
 
 def scatter(pair: Pair, tokens: Tokens) -> Figure:
     """The two probabilities of each token; where the ratio is 2 or 1/2 stands a line."""
+    tokens, lost = _finite(tokens)
     figure, (axes,) = style.new(3.1)
     one, other = pair.sides
-    x, y = np.exp(tokens.right), np.exp(tokens.left)
+    x, y = (np.exp(side.astype(np.float64)) for side in (tokens.right, tokens.left))
     if len(x) <= _DOTS:
         axes.plot(x, y, ".", color=BLUE, alpha=0.35, markersize=3, markeredgewidth=0,
                   rasterized=True)  # fmt: skip
@@ -156,7 +137,7 @@ def scatter(pair: Pair, tokens: Tokens) -> Figure:
         figure,
         style.about(pair),
         f"Probability space. 1 - correlation = {said}; r = exp(d) beyond 2 or ½ on {far:,} tokens.",
-        tokens.note,
+        lost,
     )
     return figure
 
@@ -173,14 +154,14 @@ def _less_than_one(found: Estimate) -> Estimate:
 def drift(pair: Pair, tokens: Tokens) -> Figure:
     """D of each sequence against its length, with the fitted line."""
     figure, (axes,) = style.new(2.2)
-    starts = np.flatnonzero(np.diff(tokens.sequence, prepend=tokens.sequence[:1] - 1))
-    lengths = np.diff(starts, append=len(tokens.sequence))
-    total = np.add.reduceat(tokens.d, starts)
-    if len(starts) < 2 or lengths.min() == lengths.max():
+    tokens, lost = _finite(tokens)
+    sequences = sequences_of(tokens)
+    lengths, total = sequences.finite, sequences.total
+    if len(lengths) < 2 or lengths.min() == lengths.max():
         reason = "all its sequences are of one length"
         raise nothing("drift", f"pair {pair.id}", reason, "Plot hist, or replay others.")
     axes.plot(lengths, total, "o", color=BLUE, alpha=0.6, markersize=3, markeredgewidth=0,
-              rasterized=len(starts) > _DOTS)  # fmt: skip
+              rasterized=len(lengths) > _DOTS)  # fmt: skip
     found = pair.metric("seq_log_ratio_slope_per_1k")
     if found.value is not None:
         ends = np.array([lengths.min(), lengths.max()])
@@ -199,6 +180,6 @@ def drift(pair: Pair, tokens: Tokens) -> Figure:
         style.about(pair),
         f"One dot a sequence. Slope per 1,000 tokens: {slope} nats (95%, bootstrap-t over "
         "sequences).",
-        tokens.note,
+        lost,
     )
     return figure

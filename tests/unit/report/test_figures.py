@@ -69,6 +69,14 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+def rewrite(root: Path, sequence: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """Other tokens in place of the pair's."""
+    at = np.arange(len(sequence), dtype=np.int32)
+    columns = {"sequence_id": sequence, "position": at, "token_id": at, "lp_train": left,
+               "lp_infer": right, "d": left - right}  # fmt: skip
+    store.write_table(root / "comparisons" / ID / "tokens.parquet", columns)
+
+
 def drawn(root: Path, name: str, *pairs: Any, one: str | None = None, by: str | None = None) -> Any:
     found = {**summary_of(*(pairs or (rich(), inner_pair()))), "attributions": [attribution()]}
     return figures.figure(name, root, found, one, by)
@@ -168,9 +176,7 @@ def test_hist_counts_every_token_and_its_tail_ends_at_the_largest(root: Path) ->
 def test_a_tail_of_few_tokens_counts_them(root: Path) -> None:
     """Of d = 1, 2 and 4 one token in three lies beyond 3; a ratio that no token is as near to 1 as
     stands nowhere, where it would push the axes off the page."""
-    columns = {"lp_train": np.array([-1.0, -2.0, -4.0]), "lp_infer": np.array([-2.0, -4.0, -8.0])}
-    file = root / "comparisons" / ID / "tokens.parquet"
-    store.write_table(file, {"sequence_id": np.zeros(3, np.int32), **columns})
+    rewrite(root, np.zeros(3, np.int32), np.array([-1.0, -2.0, -4.0]), np.array([-2.0, -4.0, -8.0]))
     below = drawn(root, "hist").axes[1]
     path = below.lines[0].get_path()  # what is drawn: get_data has no steps
     x, y = STEP_LOOKUP_MAP[below.lines[0].get_drawstyle()](*path.vertices.T)
@@ -185,9 +191,7 @@ def test_many_tokens_are_binned(root: Path) -> None:
     """A cloud of a million dots says nothing: bins, with a scale of their counts."""
     n = 30_000
     right = -np.abs(np.random.default_rng(0).normal(0, 1, n))
-    file = root / "comparisons" / ID / "tokens.parquet"
-    columns = {"sequence_id": np.arange(n) // 30, "lp_train": right, "lp_infer": right}
-    store.write_table(file, columns)
+    rewrite(root, np.arange(n) // 30, right, right)
     figure = drawn(root, "scatter")
     assert len(figure.axes) == 2 and figure.axes[1].get_ylabel() == "tokens"
     assert figure.axes[0].collections[0].get_array().sum() == n
@@ -208,10 +212,7 @@ def test_what_is_not_there_is_said_in_a_sentence(root: Path) -> None:
     for name in ("gap", "hist", "ess"):
         with pytest.raises(MismatchError, match="nothing to draw"):
             drawn(root, name, failed_pair())
-    store.write_table(
-        root / "comparisons" / ID / "tokens.parquet",
-        {"sequence_id": np.arange(20) // 2, "lp_train": np.zeros(20), "lp_infer": np.zeros(20)},
-    )
+    rewrite(root, np.arange(20) // 2, np.zeros(20), np.zeros(20))
     with pytest.raises(MismatchError, match="of one length"):
         drawn(root, "drift")
 

@@ -48,6 +48,19 @@ def test_the_table_has_value_interval_floors_and_excess() -> None:
         assert said in row
 
 
+def test_corrections_and_ess_by_length_of_the_leading_pair_are_told() -> None:
+    """A comment has what the page has of training: affected in percent, ESS, each with bounds."""
+    part = {"affected": runs.estimate(0.25), "ess": runs.estimate(0.5)}
+    rule = {"name": "token-tis", "level": "token", "rule": "w = min(r, 2)", "by_length": [], **part}
+    prefix = {"length": 64, "sequences": 9, "tokens": 576, "ess": part["ess"], "predicted": 0.6}
+    text = markdown(summary_of(pair(corrections=[rule], ess_by_length=[prefix])))
+    assert (
+        "| `token-tis` | token | w = min(r, 2) | 25.0% [20.0, 30.0] | 0.500 [0.400, 0.600] |"
+        in text
+    )
+    assert "| 64 | 9 | 0.500 [0.400, 0.600] | 0.600 |" in text
+
+
 def test_failures_and_differences_are_told() -> None:
     """Failed captures and the facts in which the sides differ have tables of their own."""
     text = markdown(
