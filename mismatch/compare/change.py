@@ -187,21 +187,24 @@ def _ess(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _difference(smooth: Smooth) -> Smooth:
     """a - b, from the means of a, then those of b."""
-
-    def of(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        (a, by_a), (b, by_b) = (smooth(half) for half in np.split(means, 2, axis=-1))
-        return a - b, np.concatenate([by_a, -by_b], axis=-1)
-
-    return of
+    return _of_two(smooth, lambda a, b: (a - b, np.ones_like(a), -np.ones_like(b)))
 
 
 def _ratio(smooth: Smooth) -> Smooth:
     """a / b, from the means of a, then those of b."""
+    return _of_two(smooth, lambda a, b: (a / b, 1 / b, -a / b**2))
+
+
+def _of_two(smooth: Smooth, join: Callable[[Any, Any], tuple[Any, Any, Any]]) -> Smooth:
+    """What `join` makes of a metric of two runs.
+
+    join: a, b -> value, and its derivatives by a and by b.
+    """
 
     def of(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (a, by_a), (b, by_b) = (smooth(half) for half in np.split(means, 2, axis=-1))
-        scale = np.asarray(b)[..., None]
-        return a / b, np.concatenate([by_a / scale, -np.asarray(a / b**2)[..., None] * by_b], -1)
+        value, of_a, of_b = (np.asarray(part) for part in join(a, b))
+        return value, np.concatenate([of_a[..., None] * by_a, of_b[..., None] * by_b], axis=-1)
 
     return of
 

@@ -42,14 +42,15 @@ def depth(trace: Path, observed: int | None) -> int:
 
 
 def read(trace: Path, k: int, tokens: Tokens, rows: np.ndarray) -> Alternatives:
-    """Those of the tokens at `rows` (ascending); no other sequence's are kept in memory."""
+    """Those of the tokens at `rows`, in their order; no other sequence's are kept in memory."""
     wanted = np.unique(tokens.sequence[rows])
     only = pc.field("sequence_id").isin(wanted.tolist()) & (pc.field("rank") < k)
     table = store.read_table(trace / "topk.parquet", only=only)
     column = {n: table[n].to_numpy() for n in table.column_names}
     key = tokens.sequence[rows].astype(np.int64) << 32 | tokens.position[rows]
     asked = column["sequence_id"].astype(np.int64) << 32 | column["position"]
-    at = np.minimum(np.searchsorted(key, asked), len(key) - 1)
+    order = np.argsort(key)
+    at = order[np.minimum(np.searchsorted(key, asked, sorter=order), len(key) - 1)]
     here = key[at] == asked
     at, rank, ids = at[here], column["rank"][here], column["token_id"][here]
     own = ids == tokens.token_id[rows][at]

@@ -153,20 +153,13 @@ def _window(places: np.ndarray, worst: int, longest: int) -> tuple[int, int]:
 
 def _tops(source: Source, rows: np.ndarray) -> list[Alternatives | None]:
     """Of both sides, for all that is shown at once; None where it was not captured."""
-    by = np.argsort(rows, kind="stable")
-    found: list[Alternatives | None] = []
-    for trace, k in zip(source.traces, source.depths, strict=True):
-        if not (k and len(rows)):
-            found.append(None)
-            continue
-        top = alternatives.read(trace, k, source.tokens, rows[by])
-        back = np.empty_like(by)
-        back[by] = np.arange(len(by))
-        found.append(_part(top, back))
-    return found
+    return [
+        alternatives.read(trace, k, source.tokens, rows) if k and len(rows) else None
+        for trace, k in zip(source.traces, source.depths, strict=True)
+    ]
 
 
-def _part(top: Alternatives, at: Any) -> Alternatives:
+def _part(top: Alternatives, at: slice) -> Alternatives:
     return Alternatives(top.k, top.ids[at], top.logprobs[at], top.rank[at])
 
 
