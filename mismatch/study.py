@@ -11,14 +11,10 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mismatch.engines import find_for, parse_condition, parse_option
 from mismatch.errors import MismatchError, suggest
@@ -34,60 +30,7 @@ from mismatch.model import (
     option_text,
     side_of,
 )
-
-Scalar = str | int | float | bool
-Axes = dict[str, Scalar | list[Scalar]]
-
-
-class _Table(BaseModel):
-    """An unknown key is an error, and a number is not text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Condition(_Table):
-    side: Literal["train", "infer"]
-    spec: str
-    id: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,79})?$")
-
-
-class _Pair(_Table):
-    left: str
-    right: str
-    path: str | None = None
-
-
-class _Attribution(_Table):
-    id: str = Field(default="attribution", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
-    left: str
-    right: str
-    path: str
-    knobs: list[str] | None = None
-
-
-class _File(_Table):
-    """study.toml as it is written."""
-
-    model: str
-    models: dict[str, str] = {}
-    prompts: str | None = None
-    corpus: str | None = None
-    paths: list[str] | None = None
-    repeats: int = Field(default=1, ge=1, le=9)
-    floor: Floor = "batch"
-    samples: int = Field(default=1, ge=1)
-    max_tokens: int = Field(default=256, ge=1)
-    seed: int = Field(default=0, ge=0)
-    limit: int | None = Field(default=None, ge=1)
-    timeout: float | int = Field(default=1800, ge=1)
-    trust_remote_code: bool = False
-    rollout: str | None = None
-    train: Axes | list[Axes] = []
-    infer: Axes | list[Axes] = []
-    condition: list[_Condition] = []
-    exclude: list[dict[str, Scalar]] = []
-    pair: list[_Pair] = []
-    attribute: list[_Attribution] = []
+from mismatch.study_file import AttributionTable, Axes, StudyFile, bad_study, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +91,7 @@ SMALL = 16
 
 def read_study(path: Path) -> Study:
     """Read and check a study file; every error names the file and the key."""
-    raw = _parse(path)
+    raw = parse(path)
     _check_paths(path, raw)
     sides: dict[Side, tuple[Condition, ...]] = {
         "train": _side(path, "train", raw),
@@ -187,78 +130,10 @@ def _beside(study: Path, given: str) -> Path:
     return given_path(study.parent / given)
 
 
-def bad_study(path: Path, what: str, hint: str = "") -> MismatchError:
-    """What is wrong with a study file, as the error to raise."""
-    return MismatchError("bad-study", file=path, reason=what, hint_extra=hint)
-
-
-def _parse(path: Path) -> _File:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise MismatchError("file-missing", what="Study", file=path) from None
-    except (OSError, UnicodeDecodeError) as reason:
-        raise bad_study(path, f"it cannot be read ({reason})") from None
-    try:
-        return _File.model_validate(_toml(path, text))
-    except ValidationError as found:
-        raise _said(path, found) from None
-
-
-def _toml(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except ValueError as reason:  # also of a number of more digits than Python reads
-        why = str(reason).partition(";")[0]
-        raise bad_study(path, f"it is not TOML: {why}") from None
-    except RecursionError:
-        raise bad_study(path, "it is nested too deeply") from None
-
-
-def _said(path: Path, found: ValidationError) -> MismatchError:
-    """pydantic's first complaint as one sentence, with a suggestion for an unknown key."""
-    complaints = found.errors()
-    unknown = (e for e in complaints if e["type"] == "extra_forbidden")  # why another is missing
-    first = next(unknown, complaints[0])
-    place = ".".join(str(p) for p in first["loc"])
-    if first["loc"][0] in ("train", "infer"):
-        what = f"{_axis(complaints)} takes text, a number, true or false, or a list of these"
-        return bad_study(path, what)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"])
-        hint = suggest(str(first["loc"][-1]), known)
-        return bad_study(
-            path, f"it has an unknown key '{place}'", f" Known: {', '.join(known)}.{hint}"
-        )
-    return bad_study(path, f"'{place}': {first['msg']}")
-
-
-def _axis(complaints: Sequence[Any]) -> str:
-    """Which axis of a side pydantic complains of: the deepest place has its name, and between the
-    names the types that were tried.
-    """
-    side, *tried = max((e["loc"] for e in complaints), key=len)
-    names = [p for p in tried if isinstance(p, str) and "[" not in p and p not in _SCALARS]
-    return f"{names[0]} of [{side}]" if names else f"[{side}] is no table: an axis"
-
-
-_SCALARS = ("str", "int", "float", "bool")
-
-
-def _fields_at(place: Sequence[Any]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {
-        "condition": _Condition,
-        "pair": _Pair,
-        "attribute": _Attribution,
-    }
-    table = tables.get(str(place[0]), _File) if len(place) > 1 else _File
-    return sorted(table.model_fields)
-
-
 # ---------------------------------------------------------------- conditions
 
 
-def _side(path: Path, side: Side, raw: _File) -> tuple[Condition, ...]:
+def _side(path: Path, side: Side, raw: StudyFile) -> tuple[Condition, ...]:
     """The product of a side's axes, then its explicit conditions."""
     given: Axes | list[Axes] = getattr(raw, side)
     tables = given if isinstance(given, list) else [given]
@@ -315,7 +190,7 @@ def _named(path: Path, table: str) -> Iterator[None]:
         raise bad_study(path, said, f" {reason.hint}") from None
 
 
-def _exclude(path: Path, raw: _File, sides: dict[Side, tuple[Condition, ...]]) -> None:
+def _exclude(path: Path, raw: StudyFile, sides: dict[Side, tuple[Condition, ...]]) -> None:
     """Drop the conditions that have all of an exclude's options; to drop none is an error."""
     for number, rule in enumerate(raw.exclude, 1):
         wanted = {k: option_text(v) for k, v in rule.items()}
@@ -369,7 +244,7 @@ def _check_ids(path: Path, sides: Mapping[Side, tuple[Condition, ...]]) -> None:
         seen[condition.id] = condition
 
 
-def _check_paths(path: Path, raw: _File) -> None:
+def _check_paths(path: Path, raw: StudyFile) -> None:
     if raw.paths == []:
         raise bad_study(path, "'paths' names no path", f" Paths: {', '.join(INFER_PATHS)}.")
     for name in (p for p in raw.paths or () if p not in INFER_PATHS):
@@ -380,7 +255,7 @@ def _check_paths(path: Path, raw: _File) -> None:
         )
 
 
-def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> None:
+def _check_models(path: Path, raw: StudyFile, conditions: Sequence[Condition]) -> None:
     for condition in conditions:
         name = condition.options.get("model")
         if name is not None and name not in raw.models:
@@ -388,7 +263,7 @@ def _check_models(path: Path, raw: _File, conditions: Sequence[Condition]) -> No
             raise bad_study(path, f"[models] has no '{name}' ({condition.id} asks for it)", hint)
 
 
-def _check_attributions(path: Path, raw: _File) -> None:
+def _check_attributions(path: Path, raw: StudyFile) -> None:
     ids = [a.id for a in raw.attribute]
     for name in ids:
         if ids.count(name) > 1:
@@ -423,7 +298,7 @@ def matching(
     return found
 
 
-def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | None:
+def _sampler(path: Path, raw: StudyFile, infer: Sequence[Condition]) -> Condition | None:
     if raw.prompts is None:
         if raw.rollout is not None:
             raise bad_study(
@@ -433,7 +308,7 @@ def _sampler(path: Path, raw: _File, infer: Sequence[Condition]) -> Condition | 
     return infer[0] if raw.rollout is None else one_condition(path, "rollout", raw.rollout, infer)
 
 
-def _attribution(path: Path, raw: _Attribution, conditions: Sequence[Condition]) -> Attribution:
+def _attribution(path: Path, raw: AttributionTable, conditions: Sequence[Condition]) -> Attribution:
     known = (*INFER_PATHS[1:], TRAIN_PATH)
     if raw.path not in known:
         hint = f" Paths: {', '.join(known)}.{suggest(raw.path, known)}"

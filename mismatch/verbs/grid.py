@@ -17,7 +17,8 @@ from mismatch.model import (
     Sampling,
     side_of,
 )
-from mismatch.study import Attribution, Study, bad_study, pairs_of
+from mismatch.study import Attribution, Study, pairs_of
+from mismatch.study_file import bad_study
 from mismatch.verbs.request import Cell, Request, choose_paths, read_ids, refusal
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "glossary", "kinds", "shapes"},
     {"store", "wire"},
     {"engines"},
-    {"study", "corners"},
+    {"study", "study_file", "corners"},
     {"corpus", "capture", "compare", "report", "retokenize", "gate"},
     {"verbs", "selftest"},
     {"frames"},

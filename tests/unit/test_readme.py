@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import typer.main
 
-from mismatch import study
 from mismatch.cli import app
 from mismatch.corpus.recorded import READERS
 from mismatch.engines import parse_condition
+from mismatch.study_file import AttributionTable, StudyFile
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_the_first_two_command_lines_are_demo_and_test() -> None:
     assert [line.split("#")[0].strip() for line in block[:2]] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("key", [*study._File.model_fields, *study._Attribution.model_fields])
+@pytest.mark.parametrize("key", [*StudyFile.model_fields, *AttributionTable.model_fields])
 def test_every_key_of_a_study_is_named(key: str) -> None:
     """A key that the section on studies leaves out would be found in the code alone."""
     assert re.search(rf"(`|^|\[|# or ){key}\b", STUDIES, re.MULTILINE)
