@@ -5,8 +5,8 @@
                       prompts="prompts.jsonl", out="out")
 
 Every function that returns a summary returns summary.json as a dictionary; `pairs`, `metrics`,
-`tokens`, `breakdown`, `corrections`, `ess_by_length`, `attributions` and `preflight_rows` read a
-run folder into pandas frames (mismatch/frames.py has their columns). User errors are
+`tokens`, `breakdown`, `corrections`, `ess_by_length`, `forks`, `attributions` and `preflight_rows`
+read a run folder into pandas frames (mismatch/frames.py has their columns). User errors are
 `mismatch.errors.MismatchError`, with a sentence and an exit code.
 """
 
@@ -32,6 +32,7 @@ from mismatch.frames import (
     breakdown,
     corrections,
     ess_by_length,
+    forks,
     metrics,
     pairs,
     preflight_rows,
@@ -60,9 +61,9 @@ if TYPE_CHECKING:
 __all__ = [
     "attribute", "attributions", "breakdown", "build_engine", "capture", "captures_asked",
     "compare", "compare_traces", "corrections", "demo", "diff", "engine_options", "engines",
-    "ess_by_length", "failures", "figure", "gate", "import_dumps", "metrics", "pairs", "plan",
-    "plot", "preflight", "preflight_rows", "record", "report", "retokenize", "run", "run_study",
-    "selftest", "tokens",
+    "ess_by_length", "failures", "figure", "forks", "gate", "import_dumps", "metrics", "pairs",
+    "plan", "plot", "preflight", "preflight_rows", "record", "report", "retokenize", "run",
+    "run_study", "selftest", "tokens",
 ]  # fmt: skip
 
 SHIPPED = Path(mismatch.__file__).parent / "shipped"
@@ -333,8 +334,8 @@ def gate(
 
 
 def figure(name: str, folder: str | Path, pair: str | None = None, by: str | None = None) -> Figure:
-    """A matplotlib Figure of a run folder: gap, hist, scatter, by, drift, ess, corrections or
-    waterfall. pair: its id; by: what the figure `by` cuts by.
+    """A matplotlib Figure of a run folder: gap, hist, scatter, by, drift, ess, forks, corrections
+    or waterfall. pair: its id; by: what the figure `by` cuts by.
     """
     from mismatch.report import figures  # matplotlib takes a second: only those who draw wait
 

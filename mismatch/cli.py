@@ -393,7 +393,8 @@ def report(folder: Folder, json: Json = False) -> None:
 @app.command()
 def plot(
     name: Annotated[
-        str, typer.Argument(help="gap, hist, scatter, by, drift, ess, corrections or waterfall.")
+        str,
+        typer.Argument(help="gap, hist, scatter, by, drift, ess, forks, corrections or waterfall."),
     ],
     folder: Folder,
     pair: Annotated[

@@ -167,6 +167,33 @@ def ess_by_length(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
     return _frame(rows, (*_COUNTS, *_named("ess", NOTHING), "predicted"))
 
 
+def forks(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
+    """One row a length, four an octave, of each curve: of (`pair`, or a side against itself:
+    `batch train`, ...), greedy (True: of a run that one side drew so; False: along another text;
+    None: not known), length (scored tokens), sequences for which it is known, share that agrees on
+    its first so many with _low, _high, _trusted; median, the token by which half differ, with
+    _low, _high, NaN where it is not reached. No row where a side has no likeliest tokens.
+    """
+    raw = _one(check(given_path(folder)), pair).raw.get("forks") or {}
+    floors = raw.get("floor") or {}
+    curves = {"pair": raw} | {
+        f"{n} {s}": of for n, sides in floors.items() for s, of in sides.items()
+    }
+    rows = (
+        {
+            "of": name,
+            "greedy": found["greedy"],
+            **{key: row[key] for key in ("length", "sequences")},
+            **_named("share", estimate(row["share"])),
+            **_named("median", estimate(found["median"])),
+        }
+        for name, found in curves.items()
+        for row in found.get("agreement") or []
+    )
+    named = (*_named("share", NOTHING), *_named("median", NOTHING))
+    return _frame(rows, ("of", "greedy", "length", "sequences", *named))
+
+
 def attributions(folder: str | Path) -> pd.DataFrame:
     """One row a knob of each attribution that has all its corners: attribution, left, right
     (traces), knob, share of the gap (1 is all of it), alone_share (toggled alone from the left

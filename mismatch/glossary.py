@@ -90,6 +90,23 @@ DISTRIBUTION = (
     "top-p, top-k or min-p left to be drawn from."
 )
 
+#: What the first token at which two sides' likeliest differ is, by whether one of them drew the
+#: tokens greedily; None: nothing says. Which replay stands for a free run: compare/forks.py.
+FORKS = {
+    True: "One side drew these tokens greedily: the first that is not the other's likeliest is "
+    "where the other's own greedy run forks, as far as a replay has the arithmetic of a free run "
+    "(a decode path has, but for who shares its batch; score and prefill are the nearest thing)",
+    False: "Neither side drew these tokens greedily: it is the first token at which the likeliest "
+    "differ along this text, and no fork of a free run",
+    None: "How these tokens were drawn is not known: it is the first token at which the likeliest "
+    "differ along this text, and no fork of a free run",
+}
+#: How their shares and intervals are made.
+SURVIVAL = (
+    "Kaplan-Meier over sequences, what ends before it differs is censored there; 95%, log-log, at "
+    "each length by itself"
+)
+
 #: How rollouts leave their ids and come back to them, in the order of tables.
 ROADS = {
     "text": "ids → text → ids",

@@ -81,6 +81,7 @@ class _SampledBy(Shape):
     model: str
     temperature: FiniteFloat
     support: str
+    greedy: bool | None = None
 
 
 class Texts(RootModel[dict[str, str]]):
@@ -187,6 +188,26 @@ class _Prefix(Shape):
     predicted: FiniteFloat | None
 
 
+class _Agreement(Shape):
+    length: NonNegativeInt
+    sequences: NonNegativeInt
+    share: _Estimate
+
+
+class _Forked(Shape):
+    greedy: bool | None
+    sequences: NonNegativeInt
+    forked: NonNegativeInt
+    first: NonNegativeInt | None
+    tied: NonNegativeInt
+    median: _Estimate
+    agreement: list[_Agreement]
+
+
+class _Forks(_Forked):
+    floor: dict[str, dict[Literal["train", "infer"], _Forked]] = {}
+
+
 class _Check(Shape):
     rung: str
     verdict: str
@@ -216,6 +237,7 @@ class Pair(Shape):
     ess_by_length: list[_Prefix] = []
     corrections: list[_Correction] = []
     distribution: _Metrics = {}
+    forks: _Forks | None = None
     emulated: dict[str, str] = {}
     preflight: list[_Check]
 

@@ -270,11 +270,17 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
 
 def _drawn_how(condition: Condition, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Temperature and support of a rollout, as the engine resolved them where it shows them (a
-    checkpoint's own defaults may have leaked in).
+    checkpoint's own defaults may have leaked in). greedy: the model's likeliest token each time.
     """
     seen = {**condition.options, **(facts.get("sampling") or {})}
     cut = any(seen.get(name, neutral) not in (neutral, -1) for name, neutral in RESHAPING.items())
-    return {"temperature": seen.get("temperature", 1.0), "support": "cut" if cut else "whole"}
+    penalties = (n for n in wire.NEUTRAL if n.endswith("_penalty"))
+    moved = any(seen.get(name, wire.NEUTRAL[name]) != wire.NEUTRAL[name] for name in penalties)
+    return {
+        "temperature": seen.get("temperature", 1.0),
+        "support": "cut" if cut else "whole",
+        "greedy": seen.get("top_k") == 1 and not moved,
+    }
 
 
 def _origin(staging: Path, order: Order, python: Path, started: datetime) -> seal.Origin:

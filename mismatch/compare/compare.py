@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mismatch.compare.align import Tokens, align
 from mismatch.compare.attributions import attribute_all, attribution_path, attribution_specs
 from mismatch.compare.breakdowns import breakdowns, kinds_of
 from mismatch.compare.distribution import Top, columns, measure_distribution, read_top
+from mismatch.compare.forks import forks, runs_of
 from mismatch.compare.metrics import Aligned, Measured, measure
 from mismatch.compare.preflight.evidence import Evidence, Side
 from mismatch.compare.preflight.ladder import climb
@@ -71,13 +72,17 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     left, right = (
         store.read_provenance(store.trace_folder(root, t)) for t in (spec.left, spec.right)
     )
-    element = _element(spec, measured, _sampled_by(root, right))
+    drawn = _drawn(root, right)
+    element = _element(spec, measured, _sampled_by(drawn, right))
     element["breakdowns"] = _breakdowns(root, spec, traces, gap)
     element |= corrections.table(gap, measured.metrics, SEED)
     tops = _tops(root, spec, traces)
     found = _distribution(spec, traces, gap, tops)
     if found:
         element["distribution"] = found
+    if tops[0] is not None and tops[1] is not None:
+        drew = (_is_by(drawn, left), _is_by(drawn, right))
+        element["forks"] = _forks(root, spec, traces, (tops[0], tops[1]), drawn, drew)
     for side, provenance in zip(_sides(spec), (left, right), strict=True):
         if words := emulation(provenance):
             element.setdefault("emulated", {})[side] = words
@@ -97,7 +102,11 @@ def _breakdowns(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> dic
 
 
 def _tops(root: Path, spec: PairSpec, traces: Traces) -> list[Top | None]:
-    return [read_top(store.trace_folder(root, t), traces[t]) for t in (spec.left, spec.right)]
+    return [_top(root, traces, trace) for trace in (spec.left, spec.right)]
+
+
+def _top(root: Path, traces: Traces, trace: str) -> Top | None:
+    return read_top(store.trace_folder(root, trace), traces[trace])
 
 
 def _evidence(
@@ -139,6 +148,45 @@ def _distribution(
         for name, column in tokens.beside.items():
             found[f"{name}_{slot}"] = column[tokens.scored]
     return measure_distribution(gap.sequence, found, seed=SEED)
+
+
+def _forks(
+    root: Path,
+    spec: PairSpec,
+    traces: Traces,
+    tops: tuple[Top, Top],
+    drawn: Mapping[str, Any] | None,
+    drew: tuple[bool, bool],
+) -> dict[str, Any]:
+    """Where the likeliest tokens of the sides lead apart, and those of a side and of its first
+    other capture.
+
+    drew: which sides' condition drew the tokens. The other side replays a greedy run; where one
+    condition is on both sides, both do.
+    """
+    tokens = traces[spec.left]
+    replaying = [top for top, mine in zip(tops, drew, strict=True) if not mine] or tops
+    found = _forks_of(tokens, tops, replaying, _greedy(drawn, any(drew)))
+    floors: dict[str, dict[str, Any]] = {}
+    for name, sides in spec.floors.items():
+        for slot, others in sides.items():
+            side = slot == "infer"
+            sealed = (_top(root, traces, t) for t in others if traces.is_sealed(t))
+            again = next((top for top in sealed if top is not None), None)
+            if again is not None:
+                both, greedy = (tops[side], again), _greedy(drawn, drew[side])
+                floors.setdefault(name, {})[slot] = _forks_of(tokens, both, [again], greedy)
+    return {**found, "floor": floors}
+
+
+def _forks_of(
+    tokens: Tokens, sides: Sequence[Top], replaying: Sequence[Top], greedy: bool | None
+) -> dict[str, Any]:
+    """A greedy run is held against the sides that replay it, any other text's sides against each
+    other."""
+    sequence, drawn = tokens.sequence[tokens.scored], tokens.token_id[tokens.scored]
+    runs = runs_of(sequence, replaying, drawn) if greedy else runs_of(sequence, sides, None)
+    return forks(runs, greedy=greedy)
 
 
 def floors_of(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:
@@ -217,23 +265,46 @@ def _nothing() -> tuple[Aligned, dict[str, Any]]:
     return Aligned(none, none, none.astype(np.float32), none.astype(np.float32)), {}
 
 
-def _sampled_by(root: Path, right: Mapping[str, Any]) -> str:
+def _drawn(root: Path, trace: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Who drew the tokens that a trace (its provenance) scores, and how; None: nothing says."""
+    folder = store.inside(root, "corpus", trace["corpus"])
+    if not store.is_sealed(folder):
+        return None
+    store.verified(folder, "corpus")
+    found: Mapping[str, Any] | None = store.read_json(folder / "corpus.json", CorpusNote).get(
+        "sampled_by"
+    )
+    return found or None
+
+
+def _is_by(drawn: Mapping[str, Any] | None, trace: Mapping[str, Any]) -> bool:
+    """Whether the condition of this trace drew them, with the same weights."""
+    own = (trace["condition"], trace.get("model", {}).get("digest"))
+    return drawn is not None and (drawn["condition"], drawn["model"]) == own
+
+
+def _sampled_by(drawn: Mapping[str, Any] | None, right: Mapping[str, Any]) -> str:
     """Whether the scored tokens were drawn by the right side's own condition, and from the model's
     own distribution (T = 1, all of it).
 
     right: that side's provenance.
     """
-    folder = store.inside(root, "corpus", right["corpus"])
-    drawn = None
-    if store.is_sealed(folder):
-        store.verified(folder, "corpus")
-        drawn = store.read_json(folder / "corpus.json", CorpusNote).get("sampled_by")
-    if not drawn:
+    if drawn is None:
         return "unknown"
-    model = right.get("model", {}).get("digest")
-    if (drawn["condition"], drawn["model"]) != (right["condition"], model):
+    if not _is_by(drawn, right):
         return "other"
     return "infer" if (drawn["temperature"], drawn["support"]) == (1.0, "whole") else "reshaped"
+
+
+def _greedy(drawn: Mapping[str, Any] | None, drew: bool) -> bool | None:
+    """Whether the tokens are a greedy run of who `drew` them; None: nothing says. A corpus of
+    before says it of a whole support alone, from which no greedy run is drawn."""
+    if drawn is None:
+        return None
+    if not drew or drawn["support"] == "whole":
+        return False
+    greedy: bool | None = drawn.get("greedy")
+    return greedy
 
 
 def _write(

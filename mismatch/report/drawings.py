@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup
 
+from mismatch.glossary import FORKS, SURVIVAL
 from mismatch.report import drift, plots, spreads
 from mismatch.report.data import Source
-from mismatch.report.pairs import SLOTS, Bin, Pair
-from mismatch.report.words import NONE, count, interval, number, with_interval
+from mismatch.report.pairs import SLOTS, Bin, Forks, Pair
+from mismatch.report.words import NONE, count, interval, number, reached, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ def _sums(pair: Pair, source: Source | None) -> Iterator[Figure]:
         ]
         drawing = drift.ess(prefixes, pair.sequences)
         yield Figure("ESS by length", drawing, said, _PREFIX_HEAD, rows)
+    if pair.forks is not None:
+        yield _of_forks(pair, pair.forks)
 
 
 def _of_drift(found: drift.Drift, pair: Pair) -> str:
@@ -203,3 +206,36 @@ def _of_drift(found: drift.Drift, pair: Pair) -> str:
         f"{said}{found.drawn:,} of {count(found.sequences, 'sequence')} are drawn: the "
         f"{drift.EXTREME} with the largest |D|, and of the others one in {found.step}."
     )
+
+
+_FORKS_HEAD = ("first tokens", "sequences known", "share that agrees")
+
+
+def _of_forks(pair: Pair, found: Forks) -> Figure:
+    floors = {
+        side: floor
+        for side, slot in zip(pair.sides, SLOTS, strict=True)
+        if (floor := pair.forks_of_floor("batch", slot)) is not None
+    }
+    first = "" if found.first is None else f", the first at token {found.first:,}"
+    said = (
+        f"Share of {count(found.sequences, 'sequence')} in which the likeliest tokens agree on the "
+        f"first so many scored ones ({SURVIVAL}), drawn at four lengths an octave. They differ in "
+        f"{found.forked:,}{first}; median: {reached(found.median)}. {FORKS[found.greedy]}. "
+    )
+    if found.tied:
+        said += f"At {count(found.tied, 'token')} before that several are likeliest: no fork. "
+    if floors:
+        medians = ", ".join(f"{side} {reached(floor.median)}" for side, floor in floors.items())
+        said += f"Dashed: a side against itself in another batch (median: {medians})."
+    rows = [
+        [
+            (f"{r.length:,}", ""),
+            (f"{r.sequences:,}", ""),
+            (number(r.share.value), interval(r.share)),
+        ]
+        for r in found.octaves
+    ]
+    title = "How long greedy runs agree" if found.greedy else "How long the likeliest agree"
+    drawing = drift.agreement(found.agreement, [f.agreement for f in floors.values()])
+    return Figure(title, drawing, said.strip(), _FORKS_HEAD, rows)

@@ -1,18 +1,33 @@
-"""What builds up over a sequence: D against length, and what is left of the sample."""
+"""What builds up over a sequence: D against length, what is left of the sample, and who agrees."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
 from mismatch.report.axes import LinearAxis, linear_axis
-from mismatch.report.pairs import Estimate, Prefix
+from mismatch.report.pairs import Agreement, Estimate, Prefix
 from mismatch.report.sequences import Sequences
-from mismatch.report.svg import DOT, HEIGHT, LINE, TEXT, box, feet, levels, line, short, svg, y_of
+from mismatch.report.svg import (
+    DOT,
+    HEIGHT,
+    LINE,
+    TEXT,
+    Point,
+    anchor,
+    box,
+    feet,
+    levels,
+    line,
+    short,
+    stairs,
+    svg,
+    y_of,
+)
 from mismatch.report.words import count, number, with_interval
 
 #: Sequences drawn one by one; beyond that those with the largest |D|, and every k-th of the others.
@@ -108,3 +123,30 @@ def _share(found: Estimate, x: float, sequences: int) -> list[Markup]:
         parts.append(LINE.format("range thin gap", x, x, y_of(found.low), y_of(found.high)))
     said = f"ESS / n: {with_interval(found, sequences)}"
     return [*parts, DOT.format("dot gap", x, y_of(found.value), 4, said)]
+
+
+def agreement(rows: Sequence[Agreement], floors: Sequence[Sequence[Agreement]]) -> Markup:
+    """Shares that agree on their first tokens, with their band; of floors the shares alone."""
+    longest = max(row.length for row in rows)
+
+    def at(row: Agreement) -> float:
+        return math.log2(row.length) / max(math.log2(longest), 1.0)
+
+    def steps(shown: Sequence[Agreement], of: Callable[[Agreement], float | None]) -> list[Point]:
+        return stairs([(min(at(r), 1.0), y) for r in shown if (y := of(r)) is not None])
+
+    low, high = (steps(rows, lambda r: r.share.low), steps(rows, lambda r: r.share.high))
+    paths = [line("band", [*low, *high[::-1]])] if low else []
+    paths += [line("curve expected", steps(floor, lambda r: r.share.value)) for floor in floors]
+    paths.append(line("curve agree", steps(rows, lambda r: r.share.value)))
+    parts = [*levels(LinearAxis(0.0, 1.0, 0.25).ticks), box(paths)]
+    octaves = [row for row in rows if row.length & (row.length - 1) == 0]
+    for row in octaves[:: math.ceil(len(octaves) / _FEET)]:
+        parts.append(
+            TEXT.format(f"tick {anchor(at(row))}", 100 * at(row), HEIGHT + 16, short(row.length))
+        )
+    return svg(HEIGHT + 22, f"share that agrees on its first tokens, up to {longest:,}", parts)
+
+
+#: Lengths written below a figure at most.
+_FEET = 7

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mismatch.glossary import DISTRIBUTION
+from mismatch.glossary import DISTRIBUTION, FORKS, SURVIVAL
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
 from mismatch.report.finding import emulations, finding, untrusted, who_sampled
 from mismatch.report.fit import CELL, SENTENCE, Block, clipped, fitted, table
 from mismatch.report.noise import is_deterministic, noise
-from mismatch.report.pairs import SLOTS, Estimate, Pair, lead, pairs_of
+from mismatch.report.pairs import SLOTS, Estimate, Forks, Pair, lead, pairs_of
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
 from mismatch.report.words import (
     NONE,
@@ -21,6 +21,7 @@ from mismatch.report.words import (
     number,
     percent,
     percents,
+    reached,
     why_no_interval,
 )
 
@@ -76,6 +77,7 @@ def markdown(
         Block(_notes(pairs)),
         *_attributions(summary),
         _distributions(pairs),
+        _forks(pairs),
         _failed(failures),
         _checks(pairs),
         _breakdown(first),
@@ -101,7 +103,7 @@ def _bold_head(line: str) -> str:
 #: Which tables lose rows first, where all is too long for a comment.
 CUT = (
     "pairs", "checks", "failed", "attributions", "breakdown", "prefixes", "corrections",
-    "distributions", "sides",
+    "distributions", "forks", "sides",
 )  # fmt: skip
 
 
@@ -178,6 +180,33 @@ def _distributions(pairs: Sequence[Pair]) -> Block:
         note=DISTRIBUTION if found else "",
         cut=CUT.index("distributions"),
     )
+
+
+def _forks(pairs: Sequence[Pair]) -> Block:
+    found = [(p, f) for p in pairs if (f := p.forks) is not None]
+    rows = [_fork_row(pair, forks) for pair, forks in found]
+    head = (
+        "pair", "sequences that differ", "first token that differs", "median [95%]",
+        "agree to the last length told [95%]", "median of the batch floor, train or left",
+        "infer or right",
+    )  # fmt: skip
+    kinds = dict.fromkeys(f.greedy for _, f in found)
+    note = ". ".join([f"{SURVIVAL[0].upper()}{SURVIVAL[1:]}", *(FORKS[k] for k in kinds)])
+    title = "How long the likeliest tokens agree" if found else ""
+    return table(head, rows, title=title, note=f"{note}." if found else "", cut=CUT.index("forks"))
+
+
+def _fork_row(pair: Pair, found: Forks) -> list[str]:
+    last = found.agreement[-1]
+    floors = (pair.forks_of_floor("batch", slot) for slot in SLOTS)
+    return [
+        code(pair.id) + (" (greedy run)" if found.greedy else ""),
+        f"{found.forked:,} of {found.sequences:,}",
+        NONE if found.first is None else f"{found.first:,}",
+        reached(found.median),
+        f"{last.length:,} tokens: {_value(last.share, pair)}",
+        *("not captured" if floor is None else reached(floor.median) for floor in floors),
+    ]
 
 
 def _attributions(summary: Mapping[str, Any]) -> list[Block]:

@@ -111,6 +111,35 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """The share of sequences whose first `length` scored tokens agree; sequences: of how many it
+    is known.
+    """
+
+    length: int
+    sequences: int
+    share: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Forks:
+    """The first token at which the likeliest differ; greedy: of a run that one side drew so."""
+
+    greedy: bool | None
+    sequences: int
+    forked: int
+    first: int | None
+    tied: int
+    median: Estimate
+    agreement: list[Agreement]
+
+    @property
+    def octaves(self) -> list[Agreement]:
+        """The lengths of a table: powers of two."""
+        return [row for row in self.agreement if row.length & (row.length - 1) == 0]
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One element of pairs[]; `left` is the train side, and d = left - right."""
 
@@ -243,6 +272,16 @@ class Pair:
         ]  # fmt: skip
 
     @property
+    def forks(self) -> Forks | None:
+        """None where a side has no likeliest tokens, or no sequence could be judged."""
+        return _forks(self.raw.get("forks"))
+
+    def forks_of_floor(self, name: str, slot: str) -> Forks | None:
+        """The same of a side against itself in another capture."""
+        floors = (self.raw.get("forks") or {}).get("floor") or {}
+        return _forks((floors.get(name) or {}).get(slot))
+
+    @property
     def failure(self) -> str | None:
         """Why there are no tokens, when a capture failed; None otherwise."""
         failed = [c for c in self.checks if c.rung == "capture" and c.verdict == "fail"]
@@ -266,6 +305,18 @@ def _corrected(raw: Mapping[str, Any]) -> Corrected:
     tokens, sequences = (int(raw.get(key) or 0) for key in ("tokens", "sequences"))
     affected, ess = (estimate(raw.get(key)) for key in ("affected", "ess"))
     return Corrected(str(raw.get("bin") or ""), tokens, sequences, affected, ess)
+
+
+def _forks(raw: Any) -> Forks | None:
+    if not raw or not raw.get("sequences"):
+        return None
+    rows = [
+        Agreement(int(r["length"]), int(r["sequences"]), estimate(r["share"]))
+        for r in raw.get("agreement") or []
+    ]
+    sequences, forked, tied = (int(raw.get(key) or 0) for key in ("sequences", "forked", "tied"))
+    median = estimate(raw.get("median"))
+    return Forks(raw.get("greedy"), sequences, forked, raw.get("first"), tied, median, rows)
 
 
 def _label(bin_: Any) -> str:

@@ -7,6 +7,7 @@ points is a path in a box of its own, stretched to fit. Markup.format escapes wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -46,6 +47,12 @@ def line(role: str, points: Sequence[Point]) -> Markup:
     """A line through the points; its width is not stretched (CSS)."""
     at = " ".join(f"{1000 * x:.1f},{1000 * (1 - y):.1f}" for x, y in points)
     return _PATH.format(role, f"M{at}")
+
+
+def stairs(points: Sequence[Point]) -> list[Point]:
+    """The points of a step curve: each height holds until the next point."""
+    steps = [p for one, next_ in pairwise(points) for p in (one, (next_[0], one[1]))]
+    return [*steps, *points[-1:]]
 
 
 def cells(role: str, places: np.ndarray, grid: int) -> Markup:

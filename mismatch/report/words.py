@@ -67,6 +67,16 @@ def with_interval(found: Estimate, sequences: int) -> str:
     return f"{number(found.value)} {interval(found)}"
 
 
+def reached(at: Estimate) -> str:
+    """A length by which half of the sequences are gone: it, or an end of its interval, may lie
+    beyond what was followed.
+    """
+    value, low, high = (
+        "not reached" if x is None else number(x) for x in (at.value, at.low, at.high)
+    )
+    return value if at.low is None and at.high is None else f"{value} [{low}, {high}]"
+
+
 def count(n: int, noun: str) -> str:
     """`1 token`, `5,059 tokens`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -116,6 +116,22 @@ def test_a_correction_has_a_row_for_all_lengths_and_one_for_each_bin() -> None:
     assert lengths["predicted"].tolist() == [row["predicted"] for row in pair["ess_by_length"]]
 
 
+def test_forks_have_a_row_for_each_length_of_each_curve(
+    monkeypatch: pytest.MonkeyPatch, recorded: Path
+) -> None:
+    """Of the pair and of each floor; an end that is not reached is NaN; without top-k no row."""
+    made = runs.summary_of(runs.pair(forks=runs.forks_with_floors()))
+    none = api.forks(recorded)
+    monkeypatch.setattr(frames, "check", lambda root: made)
+    frame = api.forks("run")
+    assert frame["of"].unique().tolist() == ["pair", "batch train", "batch infer"]
+    assert frame["length"].tolist() == list(range(1, 9)) * 3
+    first = frame.iloc[0]
+    assert (first["greedy"], first["share"], first["median"]) == (True, 1.0, 4.0)
+    assert math.isnan(first["median_high"]) and first["median_low"] == 3.0
+    assert not len(none) and list(none) == list(frame)
+
+
 def test_the_shares_of_an_attribution_are_the_whole_gap(recorded: Path) -> None:
     """One row a knob, shares sum to 1; a folder without any gives no row, and the columns."""
     frame = api.attributions(STUDY)

@@ -68,11 +68,15 @@ def constant(e: Evidence) -> Iterator[Row]:
     for side in e.sides:
         values = side.logprob[np.isfinite(side.logprob)]
         if len(values) >= 8 and np.ptp(values) == 0:
+            alone = (side.facts.get("scored_as") or {}).get("top_k") == 1
             yield failed(
                 RUNG,
                 "constant",
-                f"all {len(values)} values of {side.name} are {values[0]:g}",
-                "These are no log-probabilities: find out where the column was filled.",
+                f"all {len(values)} values of {side.name} are {values[0]:g}"
+                + (", as top_k=1 leaves one token to draw" if alone else ""),
+                "Score what the model says before that cut (vllm: logprobs_mode=raw_logprobs)."
+                if alone
+                else "These are no log-probabilities: find out where the column was filled.",
             )
 
 
@@ -170,7 +174,7 @@ def _ratio_in_words(e: Evidence) -> str:
     if e.sampled_by != "infer":
         if e.sampled_by == "unknown":
             return "mean ratio not judged, as nothing says who drew these tokens"
-        return "mean ratio not judged, as infer did not draw these tokens at T = 1"
+        return "mean ratio not judged, as infer did not draw these tokens at T = 1 without a cut"
     if value is None or low is None or high is None:
         return "mean ratio without an interval"
     return f"mean ratio {value:.5g} [{low:.5g}, {high:.5g}] fits 1"

@@ -142,7 +142,8 @@ def duplicated(e: Evidence) -> Iterator[Row]:
             "duplicates",
             f"duplicated sequences: {len(copies)} of {len(e.rows)} are there before with the same "
             f"ids, sequence {other} is sequence {one}; intervals would take them for evidence",
-            "Import each rollout once; a resumed trainer appends to the file of its first run.",
+            "Import each rollout once: a resumed trainer appends to the file of its first run. A "
+            "greedy rollout (top_k=1) is the same each time: draw one sample of a prompt.",
         )
 
 

@@ -27,11 +27,12 @@ NAMES = {
     "by": "the gap by probability, position, length, entropy, token_type or turn (--by)",
     "drift": "D of every sequence against its length, with the slope",
     "ess": "effective sample size by prefix length",
+    "forks": "how long the likeliest tokens of both sides agree",
     "corrections": "what each correction truncates, and the ESS it leaves",
     "waterfall": "share of the gap that each knob owns",
 }
 _OF_TOKENS = {"hist": tokens.hist, "scatter": tokens.scatter, "drift": tokens.drift}
-_OF_A_PAIR = {"ess": summary.ess, "corrections": summary.corrections}
+_OF_A_PAIR = {"ess": summary.ess, "forks": summary.forks, "corrections": summary.corrections}
 
 
 def figure(

@@ -10,14 +10,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from mismatch.errors import MismatchError, suggest
+from mismatch.glossary import FORKS, SURVIVAL
 from mismatch.report.axes import LogAxis, log_axis
 from mismatch.report.figures import style
 from mismatch.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from mismatch.report.noise import compared_floor
-from mismatch.report.pairs import NOTHING, SLOTS, Bin, Estimate, Pair, Prefix, breakdown_key
+from mismatch.report.pairs import (
+    NOTHING,
+    SLOTS,
+    Bin,
+    Estimate,
+    Forks,
+    Pair,
+    Prefix,
+    breakdown_key,
+)
 from mismatch.report.shares import Shares, percent, shares_of
 from mismatch.report.svg import short
-from mismatch.report.words import clean, count, sample_size
+from mismatch.report.words import clean, count, reached, sample_size
 
 #: Rows that one page can hold.
 _MOST_PAIRS = 30
@@ -225,6 +235,53 @@ def ess(pair: Pair) -> Figure:
 
 def _prefix(row: Prefix) -> str:
     return f"{row.length:,}\nn={row.sequences:,}"
+
+
+# ---------------------------------------------------------------- forks
+
+
+def forks(pair: Pair) -> Figure:
+    """The share of sequences that agree on their first tokens, with its band and the floors'."""
+    found = pair.forks
+    if found is None:
+        todo = "Capture the likeliest tokens of both sides: topk=K."
+        raise nothing("forks", f"pair {pair.id}", "a side has no likeliest tokens", todo)
+    figure, (axes,) = style.new(2.1)
+    lengths, shares = _shares(found, "value")
+    axes.step(lengths, shares, where="post", color=BLUE, label="agree")
+    low, high = _shares(found, "low"), _shares(found, "high")
+    axes.fill_between(low[0], low[1], high[1], step="post", color=BLUE, alpha=0.2, linewidth=0)
+    named = []
+    for slot, side, color in zip(SLOTS, pair.sides, (ORANGE, GREEN), strict=True):
+        floor = pair.forks_of_floor("batch", slot)
+        if floor is not None:
+            axes.step(
+                *_shares(floor, "value"), where="post", color=color, linestyle=(0, (4, 2)),
+                label=f"floor {side}", zorder=1,
+            )  # fmt: skip
+            named.append(f"{side} {reached(floor.median)}")
+    axes.set_xscale("log", base=2)
+    octaves = [row.length for row in found.octaves]
+    axes.set_xticks(octaves, [f"{n:,}" for n in octaves])
+    axes.minorticks_off()
+    axes.set(xlabel="first tokens (scored)", ylabel="share that agrees", ylim=(0, 1.05))
+    axes.grid(axis="y")
+    style.legend_above(axes, columns=3)
+    dashed = f"Dashed: a side against itself in another batch (median: {', '.join(named)})."
+    style.caption(
+        figure,
+        style.about(pair),
+        f"{found.forked:,} of {count(found.sequences, 'sequence')} differ, median "
+        f"{reached(found.median)} tokens. {FORKS[found.greedy]}.",
+        f"Band: {SURVIVAL}.",
+        dashed if named else "",
+    )
+    return figure
+
+
+def _shares(found: Forks, bound: str) -> tuple[list[int], list[float]]:
+    known = [(r.length, v) for r in found.agreement if (v := getattr(r.share, bound)) is not None]
+    return [length for length, _ in known], [value for _, value in known]
 
 
 # ---------------------------------------------------------------- corrections

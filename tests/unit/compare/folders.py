@@ -13,12 +13,20 @@ import numpy as np
 from mismatch import store
 from mismatch.model import Corpus, PairSpec
 
+#: Trace id -> (n, K) ids of each sequence, the likeliest first.
+Tops = Mapping[str, Sequence[np.ndarray]]
+
 
 def run_folder(
-    root: Path, corpus: Corpus, facts: Mapping[str, Any], pairs: Sequence[PairSpec]
+    root: Path,
+    corpus: Corpus,
+    facts: Mapping[str, Any],
+    pairs: Sequence[PairSpec],
+    sampled_by: Mapping[str, Any] | None = None,
+    tops: Tops | None = None,
 ) -> Path:
     """facts: trace id -> its facts; the values of each trace are drawn anew."""
-    store.save_corpus(root, corpus, {"sampled_by": None})
+    store.save_corpus(root, corpus, {"sampled_by": sampled_by})
     for seed, (trace, found) in enumerate(facts.items()):
         provenance = {
             "condition": trace.split("/")[0],
@@ -26,19 +34,28 @@ def run_folder(
             "model": {"digest": "x"},
             "facts": found,
         }
-        _seal(root, trace, corpus, provenance, np.random.default_rng(seed))
+        top = (tops or {}).get(trace)
+        _seal(root, trace, corpus, provenance, np.random.default_rng(seed), top)
     plan = {"schema": store.SCHEMA, "request": {}, "pairs": [asdict(p) for p in pairs]}
     (root / "run.json").write_text(json.dumps(plan))
     return root
 
 
 def _seal(
-    root: Path, trace: str, corpus: Corpus, provenance: dict, rng: np.random.Generator
+    root: Path,
+    trace: str,
+    corpus: Corpus,
+    provenance: dict,
+    rng: np.random.Generator,
+    top: Sequence[np.ndarray] | None,
 ) -> None:
     values = [-rng.exponential(1, len(ids)).astype(np.float32) for ids in corpus.token_ids]
 
     def fill(aside: Path) -> None:
         (aside / "provenance.json").write_text(json.dumps(provenance))
         store.write_trace_tokens(aside / "tokens.parquet", corpus, values)
+        if top is not None:
+            logprobs = [np.tile(-1.0 - np.arange(t.shape[1], dtype="f4"), (len(t), 1)) for t in top]
+            store.write_topk(aside / "topk.parquet", corpus, top, logprobs)
 
     store.seal(store.trace_folder(root, trace), fill, {"kind": "trace", "corpus": corpus.sha})

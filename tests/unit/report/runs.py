@@ -74,6 +74,22 @@ def pair(path: str = "decode", k3: float = 1e-3, **changes: Any) -> Summary:
     return {**whole, **changes}
 
 
+def forks(greedy: bool | None = True, median: float | None = 4.0, **changes: Any) -> Summary:
+    """Ten sequences of which nine differ, by the fourth token in the middle."""
+    shares = zip((1, 2, 3, 4, 5, 6, 7, 8), (1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1), strict=True)
+    rows = [{"length": n, "sequences": 10, "share": estimate(share)} for n, share in shares]
+    return {
+        "greedy": greedy, "sequences": 10, "forked": 9, "first": 2, "tied": 5,
+        "median": {"value": median, "low": 3.0, "high": None}, "agreement": rows, **changes,
+    }  # fmt: skip
+
+
+def forks_with_floors(greedy: bool | None = True) -> Summary:
+    """With both batch floors, of which train's never comes to its median."""
+    floors = {"train": forks(False, median=None), "infer": forks(greedy, median=6.0)}
+    return forks(greedy, floor={"batch": floors})
+
+
 def inner_pair(path: str = "rollout..decode", k3: float = 0.0) -> Summary:
     """An infer-infer pair; bit-equal unless k3 says otherwise."""
     whole = pair(path, k3, id=f"{INFER}.{path}", kind="infer-infer", floor=None, excess=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mismatch.report import build, drift, spreads
+from mismatch.report import build, drift, spreads, svg
 from mismatch.report.pairs import Estimate, estimate
 from mismatch.report.sequences import Sequences, Tokens, sequences_of
 from tests.unit.report import runs
@@ -65,10 +65,37 @@ def test_corrections_and_ess_by_length_stand_with_their_intervals(tmp_path: Path
     assert "64 9 576 0.500 [0.400, 0.600] —" in found
 
 
+def test_forks_are_drawn_with_their_band_and_floors_and_labelled(tmp_path: Path) -> None:
+    """Powers of two in the table; whose run it is, the median with what was not reached, ties and
+    the floors' medians in the caption; a text that nobody drew greedily is never a free run's."""
+    found = text(write_run(tmp_path / "run", pair(forks=runs.forks_with_floors())))
+    assert "How long greedy runs agree" in found and "One side drew these tokens greedily" in found
+    assert "differ in 9, the first at token 2; median: 4.00 [3.00, not reached]" in found
+    assert "At 5 tokens before that several are likeliest: no fork." in found
+    assert "median: train not reached [3.00, not reached], infer 6.00" in found
+    assert "2 10 0.900 [0.720, 1.08] 4 10 0.500" in found
+    other = text(write_run(tmp_path / "other", pair(forks=runs.forks(False))))
+    assert "How long the likeliest agree" in other and "no fork of a free run" in other
+    assert "greedy runs agree" not in other and "Dashed: a side against itself" not in other
+
+
+def test_a_step_curve_holds_each_height_until_the_next_point() -> None:
+    """Down at the next length and not before."""
+    assert svg.stairs([(0.0, 1.0), (0.5, 0.8), (1.0, 0.2)]) == [
+        (0.0, 1.0), (0.5, 1.0), (0.5, 0.8), (1.0, 0.8), (1.0, 0.2),
+    ]  # fmt: skip
+    assert svg.stairs([(0.0, 1.0)]) == [(0.0, 1.0)] and svg.stairs([]) == []
+
+
 def test_a_folder_of_before_says_nothing_of_what_it_does_not_have(tmp_path: Path) -> None:
     """No correction, no ESS by length, no entropy: no empty figure for them."""
     found = text(write_run(tmp_path / "run", pair()))
-    for name in ("What a correction would do", "ESS by length", "The gap by entropy"):
+    for name in (
+        "What a correction would do",
+        "ESS by length",
+        "The gap by entropy",
+        "likeliest agree",
+    ):
         assert name not in found
 
 

@@ -42,7 +42,7 @@ def rich(**changes: Any) -> dict[str, Any]:
         {"name": "gspo-clip", "level": "sequence", "rule": "s clipped", "affected": estimate(0.3),
          "ess": {**estimate(0.7), "trusted": False}, "by_length": []},
     ]  # fmt: skip
-    more = {"ess_by_length": lengths, "corrections": weights}
+    more = {"ess_by_length": lengths, "corrections": weights, "forks": runs.forks_with_floors()}
     known = metrics(1e-3) | {"seq_log_ratio_slope_per_1k": estimate(-0.5)}
     return pair(metrics=known, **more, **changes)
 
@@ -102,7 +102,7 @@ def test_every_figure_has_equal_bytes_each_time(
     assert dict(rcParams) == before
 
 
-@pytest.mark.parametrize("name", ["hist", "scatter", "by", "drift", "ess", "corrections"])
+@pytest.mark.parametrize("name", ["hist", "scatter", "by", "drift", "ess", "forks", "corrections"])
 def test_the_caption_says_what_was_measured(root: Path, name: str) -> None:
     """Pair, path, direction of d, tokens and sequences; inside one engine left and right."""
     said = words(drawn(root, name))
@@ -195,6 +195,25 @@ def test_many_tokens_are_binned(root: Path) -> None:
     figure = drawn(root, "scatter")
     assert len(figure.axes) == 2 and figure.axes[1].get_ylabel() == "tokens"
     assert figure.axes[0].collections[0].get_array().sum() == n
+
+
+def test_forks_are_steps_with_a_band_and_dashed_floors(root: Path) -> None:
+    """The measured shares at their lengths, stepping down at the next; the caption says whose run
+    it is, and what is not."""
+    figure = drawn(root, "forks")
+    axes = figure.axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    x, y = lines["agree"].get_data()
+    assert list(x) == list(range(1, 9)) and list(y) == [1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert lines["agree"].get_drawstyle() == "steps-post" and len(axes.collections) == 1
+    assert {"floor train", "floor infer"} <= set(lines)
+    assert "9 of 10 sequences differ, median 4.00 [3.00, not reached] tokens" in words(figure)
+    assert "One side drew these tokens greedily" in words(figure)
+    other = drawn(root, "forks", pair(forks=runs.forks(None)))
+    assert "no fork of a free run" in words(other) and "Dashed" not in words(other)
+    with pytest.raises(MismatchError, match="no likeliest tokens") as caught:
+        drawn(root, "forks", pair())
+    assert "topk=K" in caught.value.hint
 
 
 def test_what_is_not_there_is_said_in_a_sentence(root: Path) -> None:
