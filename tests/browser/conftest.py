@@ -41,7 +41,7 @@ TOP = 3
 
 def run_of(root: Path, **changes: object) -> Path:
     """decode and prefill of one engine against another, with the likeliest tokens of both."""
-    pairs = [runs.pair("decode"), runs.pair("prefill", 2e-3)]
+    pairs = [runs.pair("decode", forks=runs.forks_with_floors()), runs.pair("prefill", 2e-3)]
     runs.write_run(root, *pairs, d=D, **changes)  # type: ignore[arg-type]
     for trace in (pairs[0]["train"], pairs[0]["infer"]):
         runs.write_top(root, trace, TOP)

@@ -443,6 +443,25 @@ def test_numbers_on_an_axis_stand_apart(tab: Tab, made: Made, width: int) -> Non
     assert tab.js(OVERLAPS) == []
 
 
+def test_the_curve_of_forks_is_drawn_with_its_band(tab: Tab, page: Path) -> None:
+    """One filled band, one solid curve and a dashed one for each floor, as wide as the figure; its
+    numbers and the label of its kind stand below."""
+    tab.open(page)
+    shapes = tab.js(
+        '(() => { const figure = [...document.querySelectorAll("figure")].find((f) =>'
+        ' f.textContent.includes("How long greedy runs agree"));'
+        ' return [...figure.querySelectorAll("path")].map((p) => { const s = getComputedStyle(p);'
+        " return [p.getAttribute('class'), s.fill !== 'none', s.stroke !== 'none',"
+        " s.strokeDasharray !== 'none', p.getBoundingClientRect().width > 200]; }); })()"
+    )
+    assert shapes == [
+        ["band", True, False, False, True],
+        ["curve expected", False, True, True, True],
+        ["curve expected", False, True, True, True],
+        ["curve agree", False, True, False, True],
+    ]
+
+
 #: Words of one figure that touch each other, in pairs.
 OVERLAPS = """(() => {
   for (const fold of document.querySelectorAll("details")) fold.open = true;

@@ -10,6 +10,7 @@ import pytest
 
 from mismatch import store, wire
 from mismatch.capture import run, seal
+from mismatch.model import Condition
 
 
 def _told(**server: Any) -> dict[str, Any]:
@@ -52,3 +53,22 @@ def test_captures_of_one_load_come_from_one_source(
             run._check_one_source(root, order, plan, staging)
     else:
         run._check_one_source(root, order, plan, staging)
+
+
+@pytest.mark.parametrize(
+    ("options", "sampling", "said"),
+    [
+        ({}, None, (1.0, "whole", False)),
+        ({"top_k": 1}, None, (1.0, "cut", True)),
+        ({"top_k": 1}, {"top_k": 1, "temperature": 0.7}, (0.7, "cut", True)),
+        ({}, {"top_k": 1}, (1.0, "cut", True)),
+        ({"top_k": 1}, {"top_k": 1, "repetition_penalty": 1.1}, (1.0, "cut", False)),
+        ({"top_k": 2}, {"top_k": -1}, (1.0, "whole", False)),
+    ],
+)
+def test_how_a_rollout_was_drawn_is_as_the_engine_resolved_it(
+    options: dict[str, Any], sampling: dict[str, Any] | None, said: tuple[float, str, bool]
+) -> None:
+    """Greedy is top_k = 1, whoever set it, where no penalty makes another token the likeliest."""
+    how = run._drawn_how(Condition("vllm", options), {"sampling": sampling})
+    assert (how["temperature"], how["support"], how["greedy"]) == said

@@ -268,6 +268,22 @@ def test_clamped_values_are_named_with_the_limit() -> None:
     assert "clamped at -3" in rung(e, "L2")["evidence"]
 
 
+def test_a_column_of_one_drawable_token_is_not_called_made_up() -> None:
+    """Values taken after top_k=1 are 0, and rightly so: what to do is to take them before."""
+    e = right(make(), np.zeros_like)
+    side = replace(e.right, provenance={"facts": {"scored_as": {"top_k": 1}}})
+    row = rung(replace(e, right=side), "L2")
+    assert row["fault"] == "constant" and "top_k=1 leaves one token" in row["evidence"]
+    assert "raw_logprobs" in row["todo"]
+
+
+def test_a_greedy_rollout_is_not_judged_by_its_mean_ratio() -> None:
+    """Its tokens are no draws of the whole distribution: nothing fails, and the words say so."""
+    e = replace(make(), sampled_by="reshaped")
+    assert faults(e) == []
+    assert "at T = 1 without a cut" in rung(e, "L2")["evidence"]
+
+
 def test_a_constant_column_is_named() -> None:
     assert faults(right(make(), lambda v: np.full_like(v, -1.0))) == ["constant"]
 

@@ -93,6 +93,24 @@ def test_an_interval_that_is_not_trusted_says_so_beside_it_and_why_below() -> No
     assert "not trusted" not in markdown(summary_of(pair()))
 
 
+def test_forks_have_a_line_a_pair_and_say_whose_run_it_is() -> None:
+    """Counts, the first, the median with what is not reached, the last share, both floors; a
+    greedy run is named as one, any other text as none; a pair without top-k has no line."""
+    lines = markdown(
+        summary_of(
+            pair(forks=runs.forks_with_floors()),
+            pair("prefill", forks=runs.forks(False)),
+            pair("x"),
+        )
+    ).splitlines()
+    greedy, other = (line for line in lines if "9 of 10" in line)
+    assert "(greedy run) | 9 of 10 | 2 | 4.00 [3.00, not reached]" in greedy
+    assert "8 tokens: 0.100 [0.0800, 0.120] | not reached" in greedy
+    assert "greedy run" not in other and other.count("not captured") == 2
+    (note,) = (line for line in lines if line.startswith("Kaplan-Meier"))
+    assert "One side drew these tokens greedily" in note and "Neither side drew" in note
+
+
 def test_few_sequences_and_missing_floors_have_words() -> None:
     """No interval says why; no floor is `not captured`, never 0."""
     bare = pair(sequences=4, metrics=runs.metrics(1e-3, None), floor=None, excess=None)
