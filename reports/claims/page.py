@@ -175,12 +175,20 @@ def _plain(value: Any) -> Estimate:
 
 
 def _floors(pair: Mapping[str, Any] | None, key: Sequence[str]) -> tuple[Estimate, Estimate] | None:
-    """The batch floors of the same metric; None where there is none of its kind."""
-    if pair is None or len(key) != 2 or key[0] != "metrics":
+    """The batch floors of the same metric, or of the same curve of forks; None where there is none
+    of its kind."""
+    if pair is None or not (key[0] == "forks" or (key[0] == "metrics" and len(key) == 2)):
         return None
-    batch = (pair.get("floor") or {}).get("batch") or {}
-    one, other = (estimate((batch.get(slot) or {}).get(key[1])) for slot in SLOTS)
+    where = pair if key[0] == "metrics" else pair["forks"]
+    batch = (where.get("floor") or {}).get("batch") or {}
+    one, other = (estimate(_down(batch.get(slot), key[1:])) for slot in SLOTS)
     return None if one.value is None and other.value is None else (one, other)
+
+
+def _down(at: Any, key: Sequence[str]) -> Any:
+    for part in key:
+        at = _step(at, part)
+    return at
 
 
 def _ratio(a: Estimate, b: Estimate) -> Estimate:
