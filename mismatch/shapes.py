@@ -200,6 +200,7 @@ class _Forked(Shape):
     forked: NonNegativeInt
     first: NonNegativeInt | None
     tied: NonNegativeInt
+    forked_or_tied: NonNegativeInt
     median: _Estimate
     agreement: list[_Agreement]
 

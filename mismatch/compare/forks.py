@@ -34,12 +34,12 @@ STEPS = 4
 @dataclass(frozen=True, slots=True)
 class Runs:
     """Of S sequences: tokens, (S,) up to the one at which it forked, counted from 1, else all that
-    could be judged. forked: (S,) bool. tied: tokens before a fork whose likeliest is not alone.
+    could be judged. forked: (S,) bool. tied: (S,) tokens before it whose likeliest is not alone.
     """
 
     tokens: np.ndarray
     forked: np.ndarray
-    tied: int
+    tied: np.ndarray
 
 
 def runs_of(sequence: np.ndarray, sides: Sequence[Top], drawn: np.ndarray | None) -> Runs:
@@ -63,7 +63,7 @@ def runs_of(sequence: np.ndarray, sides: Sequence[Top], drawn: np.ndarray | None
     tokens = stop - starts + forked
     ties = np.append(0, np.cumsum(tied & given))
     judged = tokens > 0
-    return Runs(tokens[judged], forked[judged], int(np.sum(ties[stop] - ties[starts])))
+    return Runs(tokens[judged], forked[judged], (ties[stop] - ties[starts])[judged])
 
 
 def _goes_on(sides: Sequence[Top], drawn: np.ndarray | None) -> np.ndarray:
@@ -161,7 +161,8 @@ def forks(runs: Runs, *, greedy: bool | None) -> dict[str, Any]:
         "sequences": len(runs.tokens),
         "forked": len(at),
         "first": int(at.min()) if len(at) else None,
-        "tied": runs.tied,
+        "tied": int(runs.tied.sum()),
+        "forked_or_tied": int(np.count_nonzero(runs.forked | (runs.tied > 0))),
         "median": as_json(median(found) if found else Estimate(np.nan)),
         "agreement": agreement(found) if found else [],
     }

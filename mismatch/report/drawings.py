@@ -224,7 +224,10 @@ def _of_forks(pair: Pair, found: Forks) -> Figure:
         f"{found.forked:,}{first}; median: {reached(found.median)}. {FORKS[found.greedy]}. "
     )
     if found.tied:
-        said += f"At {count(found.tied, 'token')} before that several are likeliest: no fork. "
+        said += (
+            f"At {count(found.tied, 'token')} before that several are likeliest, which is no fork: "
+            f"were each of them one, {found.forked_or_tied:,} would differ. "
+        )
     if floors:
         medians = ", ".join(f"{side} {reached(floor.median)}" for side, floor in floors.items())
         said += f"Dashed: a side against itself in another batch (median: {medians})."

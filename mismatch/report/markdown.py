@@ -186,7 +186,7 @@ def _forks(pairs: Sequence[Pair]) -> Block:
     found = [(p, f) for p in pairs if (f := p.forks) is not None]
     rows = [_fork_row(pair, forks) for pair, forks in found]
     head = (
-        "pair", "sequences that differ", "first token that differs", "median [95%]",
+        "pair", "sequences that differ (or tie)", "first token that differs", "median [95%]",
         "agree to the last length told [95%]", "median of the batch floor, train or left",
         "infer or right",
     )  # fmt: skip
@@ -201,7 +201,7 @@ def _fork_row(pair: Pair, found: Forks) -> list[str]:
     floors = (pair.forks_of_floor("batch", slot) for slot in SLOTS)
     return [
         code(pair.id) + (" (greedy run)" if found.greedy else ""),
-        f"{found.forked:,} of {found.sequences:,}",
+        f"{found.forked:,} ({found.forked_or_tied:,}) of {found.sequences:,}",
         NONE if found.first is None else f"{found.first:,}",
         reached(found.median),
         f"{last.length:,} tokens: {_value(last.share, pair)}",

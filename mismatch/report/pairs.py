@@ -130,6 +130,7 @@ class Forks:
     forked: int
     first: int | None
     tied: int
+    forked_or_tied: int
     median: Estimate
     agreement: list[Agreement]
 
@@ -314,9 +315,14 @@ def _forks(raw: Any) -> Forks | None:
         Agreement(int(r["length"]), int(r["sequences"]), estimate(r["share"]))
         for r in raw.get("agreement") or []
     ]
-    sequences, forked, tied = (int(raw.get(key) or 0) for key in ("sequences", "forked", "tied"))
-    median = estimate(raw.get("median"))
-    return Forks(raw.get("greedy"), sequences, forked, raw.get("first"), tied, median, rows)
+    sequences, forked, tied, either = (int(raw.get(key) or 0) for key in _COUNTED)
+    return Forks(
+        raw.get("greedy"), sequences, forked, raw.get("first"), tied, either,
+        estimate(raw.get("median")), rows,
+    )  # fmt: skip
+
+
+_COUNTED = ("sequences", "forked", "tied", "forked_or_tied")
 
 
 def _label(bin_: Any) -> str:

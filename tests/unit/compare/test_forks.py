@@ -25,8 +25,8 @@ def top(*best: list[int], tie: tuple[int, ...] = ()) -> Top:
     return Top(ids, np.where(ids < 0, -np.inf, logprobs))
 
 
-def runs(tokens: list[int], forked: list[bool], tied: int = 0) -> Runs:
-    return Runs(np.array(tokens), np.array(forked), tied)
+def runs(tokens: list[int], forked: list[bool]) -> Runs:
+    return Runs(np.array(tokens), np.array(forked), np.zeros(len(tokens), int))
 
 
 # ---------------------------------------------------------------- where it forks
@@ -40,7 +40,7 @@ def test_a_run_forks_at_the_first_token_whose_likeliest_differ() -> None:
     right = top([1, 2], [1, 2], [2, 1], [2, 1], [1, 2], [1, 2], [2, 1])
     found = runs_of(sequence, [left, right], None)
     assert found.tokens.tolist() == [3, 2, 1] and found.forked.tolist() == [True, False, True]
-    assert found.tied == 0
+    assert not found.tied.any()
 
 
 def test_a_greedy_run_is_held_against_what_was_drawn() -> None:
@@ -54,9 +54,11 @@ def test_tokens_that_tie_are_all_likeliest_and_are_counted() -> None:
     alone; it is counted as long as the run was followed."""
     replay = top([1, 2], [5, 6], [7, 8], [7, 8], tie=(1, 3))
     found = runs_of(np.zeros(4, int), [replay], np.array([1, 6, 8, 8]))
-    assert found.tokens.tolist() == [3] and found.tied == 1
+    assert found.tokens.tolist() == [3] and found.tied.tolist() == [1]
     both = runs_of(np.zeros(2, int), [top([1, 2], [5, 6], tie=(1,)), top([1, 3], [6, 9])], None)
-    assert both.tokens.tolist() == [2] and not both.forked.any() and both.tied == 1
+    assert both.tokens.tolist() == [2] and not both.forked.any() and both.tied.tolist() == [1]
+    said = forks(both, greedy=False)
+    assert (said["forked"], said["tied"], said["forked_or_tied"]) == (0, 1, 1)
 
 
 def test_a_position_without_a_likeliest_token_ends_what_is_known() -> None:

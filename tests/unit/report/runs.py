@@ -79,7 +79,7 @@ def forks(greedy: bool | None = True, median: float | None = 4.0, **changes: Any
     shares = zip((1, 2, 3, 4, 5, 6, 7, 8), (1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1), strict=True)
     rows = [{"length": n, "sequences": 10, "share": estimate(share)} for n, share in shares]
     return {
-        "greedy": greedy, "sequences": 10, "forked": 9, "first": 2, "tied": 5,
+        "greedy": greedy, "sequences": 10, "forked": 9, "first": 2, "tied": 5, "forked_or_tied": 10,
         "median": {"value": median, "low": 3.0, "high": None}, "agreement": rows, **changes,
     }  # fmt: skip
 

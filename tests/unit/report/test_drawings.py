@@ -71,7 +71,8 @@ def test_forks_are_drawn_with_their_band_and_floors_and_labelled(tmp_path: Path)
     found = text(write_run(tmp_path / "run", pair(forks=runs.forks_with_floors())))
     assert "How long greedy runs agree" in found and "One side drew these tokens greedily" in found
     assert "differ in 9, the first at token 2; median: 4.00 [3.00, not reached]" in found
-    assert "At 5 tokens before that several are likeliest: no fork." in found
+    assert "At 5 tokens before that several are likeliest, which is no fork" in found
+    assert "were each of them one, 10 would differ" in found
     assert "median: train not reached [3.00, not reached], infer 6.00" in found
     assert "2 10 0.900 [0.720, 1.08] 4 10 0.500" in found
     other = text(write_run(tmp_path / "other", pair(forks=runs.forks(False))))
