@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 
@@ -31,8 +30,10 @@ def first_difference(one: list[int], other: list[int]) -> int:
     return next((at for at, (a, b) in pairs if a != b), 0)
 
 
-def replayed(root: Path, trace: str, drawn: list[list[int]]) -> list[int]:
-    """The first drawn token of each sequence that is none of the trace's likeliest; 0: none."""
+def replayed(root: Path, trace: str, drawn: list[list[int]]) -> list[tuple[int, set[int]]]:
+    """Of each sequence the first drawn token that is none of the trace's likeliest (0: none), and
+    the tokens at which several are likeliest.
+    """
     table = pq.read_table(root / "traces" / trace / "topk.parquet").to_pydict()
     best: dict[tuple[int, int], dict[int, float]] = {}
     for sequence, position, token, logprob in zip(
@@ -44,27 +45,34 @@ def replayed(root: Path, trace: str, drawn: list[list[int]]) -> list[int]:
         places.setdefault(sequence, []).append(position)
     found = []
     for sequence, tokens in enumerate(drawn):
-        at = [best[sequence, position] for position in places[sequence]]
-        leaves = (k for k, (t, b) in enumerate(zip(tokens, at, strict=True), 1)
-                  if b.get(t, -np.inf) < max(b.values()))  # fmt: skip
-        found.append(next(leaves, 0))
+        known = [best[sequence, position] for position in places[sequence]]
+        likeliest = [{t for t, lp in at.items() if lp == max(at.values())} for at in known]
+        steps = list(enumerate(zip(tokens, likeliest, strict=True), start=1))
+        fork = next((at for at, (token, top) in steps if token not in top), 0)
+        found.append((fork, {at for at, (_, top) in steps if len(top) > 1}))
     return found
 
 
 def compared(one: Path, other: Path) -> dict[str, float | int]:
-    """How often the runs of two folders fork where the replay in the first one says."""
+    """How often the runs of two folders fork where the replay in the first one says.
+
+    at_a_tie: they fork before that, at a token at which the replay has several likeliest.
+    """
     runs = responses(one), responses(other)
     (pair,) = (p for p in json.loads((one / "run.json").read_text())["pairs"]
                if p["kind"] == "infer-infer")  # fmt: skip
     seen = [first_difference(*two) for two in zip(*runs, strict=True)]
     told = replayed(one, pair["left"], runs[0])
-    alike = sum(a == b for a, b in zip(seen, told, strict=True))
+    alike = sum(at == fork for at, (fork, _) in zip(seen, told, strict=True))
+    tied = sum(at != fork and at in ties for at, (fork, ties) in zip(seen, told, strict=True))
     return {
         "prompts": len(seen),
         "runs_that_differ": sum(at > 0 for at in seen),
-        "replays_that_differ": sum(at > 0 for at in told),
+        "replays_that_differ": sum(fork > 0 for fork, _ in told),
         "alike": alike,
-        "alike_share": alike / len(seen),
+        "at_a_tie": tied,
+        "elsewhere": len(seen) - alike - tied,
+        "explained_share": (alike + tied) / len(seen),
     }
 
 

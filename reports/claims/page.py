@@ -153,6 +153,8 @@ def _find(figure: Figure, read: Read) -> Found:
     if figure.says or isinstance(at, str):
         return Found(NOTHING, str(at or "nothing"))
     value = estimate(at) if isinstance(at, Mapping) else _plain(at)
+    if isinstance(at, int):  # a count has no digits behind the point
+        counted = replace(counted, text=f"{at:,}")
     floors = _floors(pair, figure.key)
     if floors is None and figure.floor:
         other = _pair(read(figure.floor[0]), *figure.floor)

@@ -69,6 +69,20 @@ def test_another_summary_is_another_page() -> None:
     assert page.page(CLAIMS, read) != page.page(CLAIMS)
 
 
+def test_a_count_is_shown_as_one_and_judged_as_a_number() -> None:
+    """20 runs, not 20.0; forks have the floors of their own curve beside them."""
+    kept = {"pairs": [{"id": "p", "forks": {
+        "forked": 20, "share": {"value": 0.7, "low": 0.6, "high": 0.8},
+        "floor": {"batch": {"infer": {"share": {"value": 1.0, "low": 0.9, "high": 1.0}}}},
+    }}]}  # fmt: skip
+    count, share = (
+        page._find(_figure(summary="s", pair="p", key=("forks", key)), lambda _: kept)
+        for key in ("forked", "share")
+    )
+    assert str(count) == "20" and page.judge(_figure(exactly=20.0), {"x": count}) == "holds"
+    assert share.floors is not None and [f.value for f in share.floors] == [None, 1.0]
+
+
 def _figure(**rule: Any) -> Figure:
     return Figure(id="x", label="x", **rule)
 

@@ -59,7 +59,7 @@ def test_runs_fork_where_the_replay_says(script: Any, tmp_path: Path) -> None:
     found = script.compared(*folders)
     assert found == {
         "prompts": RUNS, "runs_that_differ": 6, "replays_that_differ": 6, "alike": RUNS,
-        "alike_share": 1.0,
+        "at_a_tie": 0, "elsewhere": 0, "explained_share": 1.0,
     }  # fmt: skip
     forks = compare(folders[0])["pairs"][0]["forks"]
     assert (forks["forked"], forks["first"], forks["greedy"]) == (6, 1, True)
@@ -67,4 +67,16 @@ def test_runs_fork_where_the_replay_says(script: Any, tmp_path: Path) -> None:
 
 def test_a_replay_that_forks_elsewhere_is_not_alike(script: Any, tmp_path: Path) -> None:
     """One run forks at its first token, and its replay at the second."""
-    assert script.compared(*two(tmp_path, 2))["alike"] == RUNS - 1
+    found = script.compared(*two(tmp_path, 2))
+    assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 0, 1)
+
+
+def test_a_run_may_fork_at_a_tie_that_the_replay_does_not_count(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the replay finds the drawn token and another equally likely, the runs may part."""
+    folders = two(tmp_path, 2)
+    told = script.replayed(folders[0], "other/decode-1", script.responses(folders[0]))
+    monkeypatch.setattr(script, "replayed", lambda *_: [(2, {1}), *told[1:]])
+    found = script.compared(*folders)
+    assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 1, 0)
