@@ -232,12 +232,15 @@ class Corpus:
     token_ids: one int32 array per sequence; scored: one bool array per sequence, same length.
     Position 0 is never scored, whatever was given (there is nothing to condition on).
     top_ids: the sampler's likeliest tokens where it captured them, one (n, K) int32 array per
-    sequence, -1 for none; an engine that captures top-k scores them too.
+    sequence, -1 for none; an engine that captures top-k scores them too. routes: the experts that
+    the sampler sent each token to where it captured them, one (n, L, K) int16 array per sequence,
+    -1 where a position was never an input; an engine that replays routes takes them.
     """
 
     token_ids: tuple[np.ndarray, ...]
     scored: tuple[np.ndarray, ...]
     top_ids: tuple[np.ndarray, ...] | None = None
+    routes: tuple[np.ndarray, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -255,7 +258,8 @@ class Corpus:
     def first(self, count: int) -> Corpus:
         """The first `count` sequences."""
         top = None if self.top_ids is None else self.top_ids[:count]
-        return Corpus(self.token_ids[:count], self.scored[:count], top)
+        routes = None if self.routes is None else self.routes[:count]
+        return Corpus(self.token_ids[:count], self.scored[:count], top, routes)
 
     @property
     def scored_tokens(self) -> int:

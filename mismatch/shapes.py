@@ -180,6 +180,29 @@ class _Correction(_Part):
     by_length: list[_LengthPart]
 
 
+class _RoutedLayer(Shape):
+    layer: NonNegativeInt
+    router_flip_rate: _Estimate
+    beyond_chance: FiniteFloat | None
+
+
+class _RoutedTokens(Shape):
+    routes: Literal["agree", "differ"]
+    tokens: NonNegativeInt
+    metrics: _Metrics
+
+
+class _Routes(Shape):
+    """Which experts both sides sent the same tokens to."""
+
+    tokens: NonNegativeInt
+    layers: NonNegativeInt
+    experts_per_token: NonNegativeInt
+    metrics: _Metrics
+    by_layer: list[_RoutedLayer]
+    by_agreement: list[_RoutedTokens]
+
+
 class _Prefix(Shape):
     length: NonNegativeInt
     sequences: NonNegativeInt
@@ -240,6 +263,8 @@ class Pair(Shape):
     distribution: _Metrics = {}
     forks: _Forks | None = None
     emulated: dict[str, str] = {}
+    routes: _Routes | None = None
+    replayed: dict[str, str] = {}
     preflight: list[_Check]
 
     @model_validator(mode="after")

@@ -5,8 +5,10 @@ every other file. Reading goes through `verified`, so an edited or truncated fil
 number is taken from it.
 
     <out>/run.json                        what was asked: the plan a rerun must repeat
-    <out>/corpus/<sha>/                   sequences.parquet corpus.json [recorded.parquet] [texts]
+    <out>/corpus/<sha>/                   sequences.parquet corpus.json [recorded.parquet]
+                                          [routes.parquet] [texts]
     <out>/traces/<condition>/<capture>/   tokens.parquet provenance.json job.json worker.log
+                                          [topk.parquet] [routes.parquet]
     <out>/failed/<condition>/<capture>/   error.json worker.log
     <out>/comparisons/<pair id>/          tokens.parquet comparison.json
     <out>/.work/                          unfinished captures, for resume
@@ -40,6 +42,8 @@ SCHEMA = 1
 MANIFEST = "MANIFEST.json"
 #: Token texts, which the first engine that has a tokenizer puts beside a sealed corpus.
 TEXTS = "texts.json"
+#: The experts of each position, in a trace and in the corpus of a rollout that captured them.
+ROUTES = "routes.parquet"
 
 
 def dump_json(value: Any) -> str:
@@ -353,6 +357,28 @@ def write_topk(
     )
 
 
+def write_routes(path: Path, corpus: Corpus, routes: Sequence[np.ndarray]) -> None:
+    """routes.parquet: the experts of every position of every sequence, scored or not.
+
+    routes: (n, L, K) int16 per sequence. The type of the column keeps L and K.
+    """
+    whole = np.concatenate(routes).astype(np.int16)
+    _, layers, experts = whole.shape
+    chosen = pa.FixedSizeListArray.from_arrays(pa.array(whole.ravel()), experts)
+    by_layer = pa.FixedSizeListArray.from_arrays(chosen, layers)
+    write_table(path, {**_positions(corpus), "experts": by_layer})
+
+
+def read_routes(path: Path) -> np.ndarray | None:
+    """(rows, L, K) int16 in the order of tokens.parquet; None where they were not captured."""
+    if not path.is_file():
+        return None
+    column = read_table(path, ["experts"])["experts"].combine_chunks()
+    layers, experts = column.type.list_size, column.type.value_type.list_size
+    flat = column.flatten().flatten().to_numpy()
+    return np.asarray(flat, np.int16).reshape(-1, layers, experts)
+
+
 # ---------------------------------------------------------------- corpus folders
 
 
@@ -385,6 +411,8 @@ def save_corpus(
                 for side, values in recorded.items()
             }
             write_table(aside / "recorded.parquet", {"sequence_id": numbers, **sides})
+        if corpus.routes is not None:
+            write_routes(aside / ROUTES, corpus, corpus.routes)
         (aside / "corpus.json").write_text(dump_json(dict(about)), encoding="utf-8")
 
     seal(folder, fill, {"kind": "corpus"})
@@ -397,7 +425,7 @@ def load_corpus(folder: Path) -> tuple[Corpus, dict[str, Any], dict[str, list[np
     table = read_table(folder / "sequences.parquet")
     ids = tuple(np.array(v.values, np.int32) for v in table["token_ids"])
     scored = (np.array(v.values.to_numpy(zero_copy_only=False), bool) for v in table["scored"])
-    corpus = Corpus(ids, tuple(scored), _top_ids(table, ids))
+    corpus = Corpus(ids, tuple(scored), _top_ids(table, ids), _routes(folder, ids))
     recorded: dict[str, list[np.ndarray]] = {}
     if (folder / "recorded.parquet").is_file():
         values = read_table(folder / "recorded.parquet")
@@ -412,3 +440,11 @@ def _top_ids(table: pa.Table, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, ..
         return None
     flat = (np.array(v.values, np.int32) for v in table["top_ids"])
     return tuple(top.reshape(len(row), -1) for top, row in zip(flat, ids, strict=True))
+
+
+def _routes(folder: Path, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    """(n, L, K) per sequence; None where the sampler's routes were not captured."""
+    whole = read_routes(folder / ROUTES)
+    if whole is None:
+        return None
+    return tuple(np.split(whole, np.cumsum([len(row) for row in ids])[:-1]))

@@ -21,7 +21,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,25 +119,31 @@ def save_sequences(
     ids: Sequence[np.ndarray],
     masks: Sequence[np.ndarray] | None = None,
     top_ids: Sequence[np.ndarray] | None = None,
+    routes: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """ids (and scored masks, and (n, K) ids to score too) of a corpus, or of encoded prompts."""
+    """ids (and scored masks, (n, K) ids to score too, (n, L, K) routes to replay) of a corpus, or
+    of encoded prompts.
+    """
     flat, offsets = pack(ids, "int32")
     arrays = {"ids": flat, "offsets": offsets}
     if masks is not None:
         arrays["scored"] = pack(masks, "bool")[0]
     if top_ids is not None:
         arrays["top_ids"] = pack(top_ids, "int32")[0]
+    if routes is not None:
+        arrays["routes"] = pack(routes, "int16")[0]
     save_arrays(path, arrays)
 
 
 class Sequences(NamedTuple):
-    """By sequence: (n,) ids, (n,) scored (none in a file without masks), and (n, K) ids to score
-    beside the likeliest, K = 0 where there are none.
+    """By sequence: (n,) ids, (n,) scored (none in a file without masks), (n, K) ids to score beside
+    the likeliest, K = 0 where there are none, and (n, L, K) routes to replay (none without).
     """
 
     ids: list[np.ndarray]
     scored: list[np.ndarray]
     top_ids: list[np.ndarray]
+    routes: list[np.ndarray]
 
 
 def load_sequences(path: Path) -> Sequences:
@@ -148,6 +154,7 @@ def load_sequences(path: Path) -> Sequences:
         unpack(arrays["ids"], offsets),
         unpack(arrays["scored"], offsets) if "scored" in arrays else [],
         unpack(arrays.get("top_ids", nothing), offsets),
+        unpack(arrays["routes"], offsets) if "routes" in arrays else [],
     )
 
 
@@ -162,8 +169,11 @@ class Values:
     apart). entropy: (n,) float32 nats of the distribution the token at t was drawn from. kept_mass:
     (n,) float32, the probability that top-p, top-k or min-p left. top_ids, top_logprobs: (n, K) the
     K likeliest tokens of that distribution, best first, id -1 where the engine gave fewer; after
-    them those of the sampler that are not among them. All but the first only where they were asked
-    for.
+    them those of the sampler that are not among them. routes: (m, L, K) int16, the K experts that
+    each of the L routed layers sent the token at a position to, -1 where that position was never an
+    input; m counts from the start of the whole sequence, even where the other values are of its
+    end, because a replay needs the prompt's routes too. All but the first only where they were
+    asked for.
     """
 
     logprobs: np.ndarray
@@ -171,26 +181,30 @@ class Values:
     kept_mass: np.ndarray | None = None
     top_ids: np.ndarray | None = None
     top_logprobs: np.ndarray | None = None
+    routes: np.ndarray | None = None
 
     def tail(self, start: int) -> Values:
-        """From position `start` on."""
-        columns = {n: getattr(self, n) for n in self.__dataclass_fields__}
+        """From position `start` on; routes stay whole."""
+        columns = {n: getattr(self, n) for n in PER_TOKEN}
         cut: dict[str, Any] = {n: None if c is None else c[start:] for n, c in columns.items()}
-        return Values(**cut)
+        return replace(self, **cut)
 
     def padded(self, start: int) -> Values:
-        """With `start` positions in front that say nothing."""
+        """With `start` positions in front that say nothing; routes are whole as they are."""
         whole = blank(
             start + len(self.logprobs),
             0 if self.top_ids is None else self.top_ids.shape[1],
             self.entropy is not None,
             self.kept_mass is not None,
         )
-        for name in self.__dataclass_fields__:
+        for name in PER_TOKEN:
             if getattr(self, name) is not None:
                 getattr(whole, name)[start:] = getattr(self, name)
-        return whole
+        return replace(whole, routes=self.routes)
 
+
+#: What `Values` say of each of the ids they are about.
+PER_TOKEN = ("logprobs", "entropy", "kept_mass", "top_ids", "top_logprobs")
 
 #: What a sampler may do to the distribution it draws from, where it does nothing.
 NEUTRAL: dict[str, float] = {
@@ -275,10 +289,13 @@ def save_part(folder: Path, capture: str, calls: Sequence[int], rows: Sequence[R
         "ids": ids,
         "offsets": offsets,
     }
-    for name in Values.__dataclass_fields__:
+    for name in PER_TOKEN:
         columns = [getattr(r.values, name) for r in rows]
         if columns and columns[0] is not None:
             arrays[name] = np.concatenate(columns)
+    if rows and rows[0].values.routes is not None:
+        routes = [np.asarray(r.values.routes) for r in rows]
+        arrays["routes"], arrays["route_offsets"] = pack(routes, "int16")
     save_arrays(part_folder(folder, capture) / f"{calls[0]:06d}.npz", arrays)
 
 
@@ -299,8 +316,10 @@ def _load_part(path: Path) -> list[Row]:
     offsets = arrays["offsets"]
     columns: dict[str, Any] = {
         name: unpack(arrays[name], offsets) if name in arrays else None
-        for name in ("ids", *Values.__dataclass_fields__)
+        for name in ("ids", *PER_TOKEN)
     }
+    if "routes" in arrays:  # of whole sequences, whatever the others are of
+        columns["routes"] = unpack(arrays["routes"], arrays["route_offsets"])
     ids = columns.pop("ids")
     return [
         Row(s, i, Values(**{n: None if c is None else c[k] for n, c in columns.items()}))  # type: ignore[arg-type]

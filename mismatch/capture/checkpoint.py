@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mismatch import store
+from mismatch.engines import observe
 from mismatch.errors import MismatchError
 from mismatch.model import Condition, Corpus
 
@@ -22,7 +23,8 @@ TEXT_FILES = (
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A Hugging Face checkpoint folder: its name, the digest of what makes its numbers (config,
-    weights, tokenizer, chat template, sampling defaults), and the limits of its config.
+    weights, tokenizer, chat template, sampling defaults), and the limits of its config. experts: 0
+    for a dense model.
     """
 
     path: Path
@@ -30,6 +32,7 @@ class Checkpoint:
     digest: str
     vocabulary: int | None
     positions: int | None
+    experts: int
 
 
 def inspect(path: Path) -> Checkpoint:
@@ -50,6 +53,7 @@ def inspect(path: Path) -> Checkpoint:
         _digest([path / "config.json", *weights, *_texts(path)]),
         _limit(config, "vocab_size"),
         _limit(config, "max_position_embeddings"),
+        max(_limit(config, name) or 0 for name in observe.EXPERTS),
     )
 
 

@@ -216,7 +216,9 @@ def _stage(staging: Path, order: Order, todo: list[Task]) -> None:
     else:
         assert order.corpus is not None
         corpus = order.corpus
-        wire.save_sequences(staging / "corpus.npz", corpus.token_ids, corpus.scored, corpus.top_ids)
+        wire.save_sequences(
+            staging / "corpus.npz", corpus.token_ids, corpus.scored, corpus.top_ids, corpus.routes
+        )
     loads = order.load.options
     job = wire.Job(
         engine=order.engine.name,
@@ -252,6 +254,8 @@ def _with_drawn_corpus(root: Path, staging: Path, order: Order) -> Order:
     values = seal.aligned(corpus, rows)
     if values[0].top_ids is not None:
         corpus = replace(corpus, top_ids=tuple(v.top_ids for v in values))  # type: ignore[misc]
+    if values[0].routes is not None:
+        corpus = replace(corpus, routes=tuple(v.routes for v in values))  # type: ignore[misc]
     recorded = [v.logprobs for v in values]
     about = {
         "schema": store.SCHEMA,
@@ -464,5 +468,7 @@ def seal_recorded_trace(
     def fill(aside: Path) -> None:
         (aside / "provenance.json").write_text(store.dump_json(provenance), encoding="utf-8")
         store.write_trace_tokens(aside / "tokens.parquet", corpus, list(values))
+        if corpus.routes is not None:  # the rollout's own, recorded with its values
+            store.write_routes(aside / store.ROUTES, corpus, corpus.routes)
 
     store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})

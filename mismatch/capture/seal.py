@@ -60,6 +60,10 @@ def aligned(corpus: Corpus, rows: Sequence[wire.Row]) -> list[wire.Values]:
         if offset < 0 or not np.array_equal(row.token_ids, ids[offset:]):
             raise SealRefused(f"sequence {row.sequence}: the engine used other ids")
         full = row.values.padded(offset)
+        if full.routes is not None and len(full.routes) != len(ids):
+            raise SealRefused(
+                f"sequence {row.sequence}: routes of {len(full.routes)} of {len(ids)} positions"
+            )
         _check_range(row.sequence, full.logprobs, scored)
         values.append(full)
     return values
@@ -102,6 +106,8 @@ def seal_trace(
         if values[0].top_ids is not None:
             ids, logprobs = ([getattr(v, n) for v in values] for n in ("top_ids", "top_logprobs"))
             store.write_topk(aside / "topk.parquet", corpus, ids, logprobs)
+        if values[0].routes is not None:
+            store.write_routes(aside / store.ROUTES, corpus, [np.asarray(v.routes) for v in values])
 
     folder = store.trace_folder(root, task.trace)
     store.seal(folder, fill, {"kind": "trace", "corpus": corpus.sha})
@@ -109,7 +115,7 @@ def seal_trace(
 
 def _check_asked(condition: Condition, values: Sequence[wire.Values]) -> None:
     """What was asked beyond the token's own value must be there, for every sequence."""
-    for name, column in (("topk", "top_ids"), ("entropy", "entropy")):
+    for name, column in (("topk", "top_ids"), ("entropy", "entropy"), ("routes", "routes")):
         if condition.options.get(name) and any(getattr(v, column) is None for v in values):
             raise SealRefused(f"{name} was asked, and the engine gave none")
 

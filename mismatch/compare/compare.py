@@ -19,6 +19,7 @@ from mismatch.compare.forks import forks, runs_of
 from mismatch.compare.metrics import Aligned, Measured, measure
 from mismatch.compare.preflight.evidence import Evidence, Side
 from mismatch.compare.preflight.ladder import climb
+from mismatch.compare.routes import measure_routes, read_routes, replays
 from mismatch.compare.semantics import emulation
 from mismatch.compare.traces import Traces, why_missing
 from mismatch.errors import MismatchError
@@ -83,9 +84,13 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     if tops[0] is not None and tops[1] is not None:
         drew = (_is_by(drawn, left), _is_by(drawn, right))
         element["forks"] = _forks(root, spec, traces, (tops[0], tops[1]), drawn, drew)
+    routed = _routes(root, spec, traces, gap)
+    if routed:
+        element["routes"] = routed
     for side, provenance in zip(_sides(spec), (left, right), strict=True):
-        if words := emulation(provenance):
-            element.setdefault("emulated", {})[side] = words
+        for key, words in (("emulated", emulation(provenance)), ("replayed", replays(provenance))):
+            if words:
+                element.setdefault(key, {})[side] = words
     element["preflight"] += climb(_evidence(spec, traces, gap, tops, (left, right), element))
     _write(root, spec, traces, gap, element)
     return element
@@ -128,6 +133,7 @@ def _evidence(
     return Evidence(
         left, right, gap.sequence, gap.position, one.token_id[one.scored],
         tuple(one.each(one.token_id)), element["sampled_by"], element["metrics"],
+        element.get("routes"), element.get("replayed") or {},
     )  # fmt: skip
 
 
@@ -187,6 +193,20 @@ def _forks_of(
     sequence, drawn = tokens.sequence[tokens.scored], tokens.token_id[tokens.scored]
     runs = runs_of(sequence, replaying, drawn) if greedy else runs_of(sequence, sides, None)
     return forks(runs, greedy=greedy)
+
+
+def _routes(root: Path, spec: PairSpec, traces: Traces, gap: Aligned) -> dict[str, Any]:
+    """Which experts both sides sent the tokens to; nothing where one did not capture them."""
+    left, right = (
+        read_routes(store.trace_folder(root, t), traces[t]) for t in (spec.left, spec.right)
+    )
+    return measure_routes(gap.sequence, _d(gap), left, right, seed=SEED)
+
+
+def _d(gap: Aligned) -> np.ndarray:
+    """(n,) float64 nats."""
+    with np.errstate(invalid="ignore"):  # both sides may be infinite
+        return np.asarray(gap.lp_train.astype("float64") - gap.lp_infer.astype("float64"))
 
 
 def floors_of(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:
@@ -312,8 +332,6 @@ def _write(
 ) -> None:
     """Seal comparisons/<id>/; its manifest names the hashes of the traces it was made from."""
     left = traces[spec.left]
-    with np.errstate(invalid="ignore"):  # both sides may be infinite
-        d = gap.lp_train.astype("float64") - gap.lp_infer.astype("float64")
     used = [spec.left, spec.right]
     used += [t for sides in spec.floors.values() for others in sides.values() for t in others]
 
@@ -326,7 +344,7 @@ def _write(
                 "token_id": left.token_id[left.scored].astype("int32"),
                 "lp_train": gap.lp_train,
                 "lp_infer": gap.lp_infer,
-                "d": d,
+                "d": _d(gap),
             },
         )
         (aside / "comparison.json").write_text(store.dump_json(element), encoding="utf-8")

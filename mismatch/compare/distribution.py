@@ -8,7 +8,7 @@ partition never exceeds the one over the vocabulary (data processing inequality:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from mismatch import store
 from mismatch.compare import stats
 from mismatch.compare.align import Tokens
-from mismatch.compare.stats import Clusters, Statistic
+from mismatch.compare.stats import Clusters, Scale, Statistic
 
 #: Mass that float32 probabilities cannot tell from none, when it is left over as 1 - sum.
 TAIL = 1e-6
@@ -97,17 +97,31 @@ def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.asarray((p * log - p + q).sum(axis=1))
 
 
+#: No column has a value below 0, nor has its mean.
+SCALE = Scale(least=0.0)
+
+
 def measure_distribution(
-    sequence: np.ndarray, found: Mapping[str, np.ndarray], *, seed: int, resamples: int = 2000
+    sequence: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    events: Collection[str] = (),
 ) -> dict[str, dict[str, float | None]]:
     """The mean of each column over its finite tokens, with its interval over sequences (nats; top1
-    and tv are shares)."""
+    and tv are shares). events: columns of which none seen does not say none there.
+    """
     rows = np.unique(sequence)
-    wanted = {}
+    wanted, unseen = {}, {}
     for key, column in found.items():
         finite = np.isfinite(column)
         if finite.any():
             clusters = Clusters(sequence[finite], rows)
             wanted[key] = Statistic(clusters.means([column[finite]]), stats.MEAN)
+            unseen[key] = stats.unseen(clusters.lengths)
     estimates = stats.bootstrap_t(wanted, seed=seed, resamples=resamples)
-    return {key: stats.as_json(e) for key, e in estimates.items()}
+    for key in (k for k in events if k in estimates):
+        if estimates[key].value == estimates[key].high == 0:
+            estimates[key] = estimates[key]._replace(high=unseen[key])
+    return {key: stats.as_json(SCALE.of(e, len(sequence))) for key, e in estimates.items()}

@@ -111,6 +111,9 @@ DISTRIBUTION = {
     "entropy": Option("bool", "the entropy at each position", scope="request"),
 }
 
+#: The option of an engine that shows which experts each token was sent to.
+ROUTES = Option("bool", "the experts of each token, layer by layer", scope="request")
+
 #: Sampling options that change which tokens can be drawn, or how likely, beyond a temperature.
 RESHAPING = {n: wire.NEUTRAL[n] for n in ("top_p", "top_k", "min_p", "repetition_penalty")}
 

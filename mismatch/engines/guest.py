@@ -13,7 +13,9 @@ A Worker is what an engine folder's worker.py provides:
     score(path, sequences, first, asked) -> Values per sequence, of the length of its ids; entries
                                     before `first` (the first scored position) may be NaN. asked:
                                     (n, K) ids per sequence, -1 for none, that belong to its top-k
-                                    too (where the engine can and top-k is captured)
+                                    too (where the engine can and top-k is captured). Where the
+                                    capture's options have replay_routes=true: routes=[(n, L, K)
+                                    experts per sequence, -1 for the engine's own choice] too
     texts(ids)                   -> the text of each id
     facts()                      what was observed, read from the live engine, never from the job
     identity()                   of a server or of the user's own code: what tells it from another
@@ -184,7 +186,7 @@ def _capture(
             if replay is None:
                 rows = _sample(job, worker, prompts, group)
             else:
-                rows = _score(plan.path, worker, group, replay)
+                rows = _score(plan, worker, group, replay)
             if call not in finished:
                 kept.add(call, rows)
                 done += len(group)
@@ -249,11 +251,14 @@ def _sample(job: wire.Job, worker: Any, prompts: list[np.ndarray], group: list[i
     return [wire.Row(s, ids, values) for s, (ids, values) in zip(group, outputs, strict=True)]
 
 
-def _score(path: str, worker: Any, group: list[int], replay: wire.Sequences) -> list[wire.Row]:
-    ids, scored, top_ids = replay
+def _score(
+    plan: wire.CallPlan, worker: Any, group: list[int], replay: wire.Sequences
+) -> list[wire.Row]:
+    ids, scored, top_ids, routes = replay
+    more = {"routes": [routes[s] for s in group]} if plan.options.get("replay_routes") else {}
     chosen = [ids[s] for s in group]
     first = [int(np.argmax(scored[s])) if scored[s].any() else len(ids[s]) for s in group]
-    values = worker.score(path, chosen, first, [top_ids[s] for s in group])
+    values = worker.score(plan.path, chosen, first, [top_ids[s] for s in group], **more)
     for s, row, value in zip(group, chosen, values, strict=True):
         back = len(value.logprobs)
         if len(row) != back:

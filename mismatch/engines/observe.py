@@ -35,10 +35,13 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+#: What configs call the number of experts that a router chooses from.
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
 def experts(config: object) -> int:
-    """Experts that a router chooses from, by the names configs give them; 0 for a dense model."""
-    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    return max((getattr(config, name, 0) or 0 for name in names), default=0)
+    """Experts that a router chooses from; 0 for a dense model."""
+    return max((getattr(config, name, 0) or 0 for name in EXPERTS), default=0)
 
 
 def is_switch(name: str) -> bool:

@@ -69,6 +69,17 @@ def emulations(pairs: Sequence[Pair]) -> list[str]:
     return [f"{', '.join(who)}: quantisation {words}." for words, who in found.items()]
 
 
+def replays(pairs: Sequence[Pair]) -> list[str]:
+    """One sentence for each condition that did not choose its experts itself."""
+    found = dict.fromkeys(told for p in pairs for told in p.replayed)
+    return [f"{condition}: routes replayed: {words}." for condition, words in found]
+
+
+def notices(pairs: Sequence[Pair]) -> list[str]:
+    """What must be known of how the numbers came about, wherever they stand."""
+    return [*who_sampled(pairs), *emulations(pairs), *replays(pairs), *untrusted(pairs)]
+
+
 def untrusted(pairs: Sequence[Pair]) -> list[str]:
     """One sentence that names the pairs with such an interval, and why; none where all hold."""
     named = [p.id for p in pairs if p.has_untrusted]

@@ -12,12 +12,12 @@ import jinja2
 from markupsafe import Markup
 
 from mismatch import __version__, shapes, store
-from mismatch.glossary import DISTRIBUTION, NOT_TRUSTED, WHY_NOT_TRUSTED, about
-from mismatch.report import shares, view, words
+from mismatch.glossary import DISTRIBUTION, NOT_TRUSTED, ROUTES_NOTE, WHY_NOT_TRUSTED, about
+from mismatch.report import routed, shares, view, words
 from mismatch.report.blocks import blocks
 from mismatch.report.checks import NOT_RUN, grouped, rungs, where
 from mismatch.report.data import SHADES
-from mismatch.report.finding import emulations, finding, untrusted, who_sampled
+from mismatch.report.finding import finding, notices
 from mismatch.report.markdown import markdown
 from mismatch.report.pairs import SLOTS, lead, pairs_of
 from mismatch.report.plots import strip_axis, waterfall
@@ -85,8 +85,10 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
         policy=policy(script, style),
+        routes_note=ROUTES_NOTE.replace("`", ""),
+        routes_of=routed.everything,
         rungs=rungs(pairs),
-        sampled=[*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)],
+        sampled=notices(pairs),
         script=script,
         style=style,
         version=__version__,

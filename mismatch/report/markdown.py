@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mismatch.glossary import DISTRIBUTION, FORKS, SURVIVAL
+from mismatch.glossary import DISTRIBUTION, FORKS, ROUTES_NOTE, SURVIVAL
 from mismatch.report.checks import NOT_RUN, grouped, tally, where
-from mismatch.report.finding import emulations, finding, untrusted, who_sampled
+from mismatch.report.finding import finding, notices
 from mismatch.report.fit import CELL, SENTENCE, Block, clipped, fitted, table
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Forks, Pair, lead, pairs_of
+from mismatch.report.routed import in_short
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
 from mismatch.report.words import (
     NONE,
@@ -78,6 +79,7 @@ def markdown(
         *_attributions(summary),
         _distributions(pairs),
         _forks(pairs),
+        _routes(pairs),
         _failed(failures),
         _checks(pairs),
         _breakdown(first),
@@ -103,7 +105,7 @@ def _bold_head(line: str) -> str:
 #: Which tables lose rows first, where all is too long for a comment.
 CUT = (
     "pairs", "checks", "failed", "attributions", "breakdown", "prefixes", "corrections",
-    "distributions", "forks", "sides",
+    "distributions", "forks", "routes", "sides",
 )  # fmt: skip
 
 
@@ -159,8 +161,7 @@ def _floors(pair: Pair, slot: str) -> str:
 
 
 def _notes(pairs: Sequence[Pair]) -> str:
-    notes = [*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)]
-    said = " ".join(map(sentence, notes))
+    said = " ".join(map(sentence, notices(pairs)))
     return (
         "d = lp_train - lp_infer in nats (left - right in pairs of another kind); "
         "k3 = mean(expm1(d) - d), log space, over tokens. Intervals are 95%, bootstrap over "
@@ -207,6 +208,21 @@ def _fork_row(pair: Pair, found: Forks) -> list[str]:
         f"{last.length:,} tokens: {_value(last.share, pair)}",
         *("not captured" if floor is None else reached(floor.median) for floor in floors),
     ]
+
+
+def _routes(pairs: Sequence[Pair]) -> Block:
+    rows = [
+        [code(p.id), cell(told.what), f"{told.tokens:,}", _value(told.value, p)]
+        for p in pairs
+        for told in in_short(p)
+    ]
+    return table(
+        ("pair", "routes", "tokens", "value [95%]"),
+        rows,
+        title="Which experts each token was sent to" if rows else "",
+        note=ROUTES_NOTE if rows else "",
+        cut=CUT.index("routes"),
+    )
 
 
 def _attributions(summary: Mapping[str, Any]) -> list[Block]:

@@ -211,6 +211,18 @@ class Pair:
         return [(condition, str(said[side])) for side, condition in both if side in said]
 
     @property
+    def replayed(self) -> list[tuple[str, str]]:
+        """(condition, what it replayed) of each side whose experts were the rollout's."""
+        said = self.raw.get("replayed") or {}
+        both = zip(self.sides, self.conditions, strict=True)
+        return [(condition, str(said[side])) for side, condition in both if side in said]
+
+    @property
+    def routes(self) -> Mapping[str, Any]:
+        """As in summary.json; empty where a side captured none."""
+        return self.raw.get("routes") or {}
+
+    @property
     def metric_keys(self) -> list[str]:
         return list(self.raw.get("metrics") or {})
 

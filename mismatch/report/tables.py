@@ -13,7 +13,7 @@ from rich.text import Text
 from mismatch.glossary import NOT_TRUSTED
 from mismatch.report import retokenize
 from mismatch.report.checks import NOT_RUN, tally
-from mismatch.report.finding import emulations, finding, untrusted, who_sampled
+from mismatch.report.finding import finding, notices
 from mismatch.report.markdown import markdown
 from mismatch.report.noise import Tone, is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Pair, pairs_of, setups
@@ -150,7 +150,7 @@ def _legend(pairs: Sequence[Pair]) -> list[str]:
     return [
         "k3 = mean(expm1(d) - d), d = lp_train - lp_infer, or left - right; over tokens.",
         "Intervals: 95%, bootstrap over sequences. Floor: the same side in another batch.",
-        *(clean(line) for line in [*who_sampled(pairs), *emulations(pairs), *untrusted(pairs)]),
+        *map(clean, notices(pairs)),
         clean(f"Preflight: {checks}.") if checks else NOT_RUN,
         "",
     ]

@@ -114,6 +114,7 @@ class Request:
         for cell in self.cells:
             _check_side(cell)
             _check_recorded(self, cell)
+            _check_routes(self, cell)
         _check_size(self)
         _check_limits(self)
 
@@ -284,6 +285,31 @@ def _check_recorded(request: Request, cell: Cell) -> None:
         what=f"Path rollout needs log-probabilities recorded by {condition.spec}, and {reason}.",
         todo="Use --paths decode,prefill, or --prompts to roll out.",
     )
+
+
+def _check_routes(request: Request, cell: Cell) -> None:
+    """Routes are of a model with experts, and a replay needs those of the rollout."""
+    options = cell.condition.options
+    asked = [name for name in ("routes", "replay_routes") if options.get(name) is True]
+    if not asked:
+        return
+    reason = None
+    if not request.checkpoint(cell.condition).experts:
+        reason = f"{asked[0]}=true: the model has no experts"
+    elif "replay_routes" in asked and not _has_routes(request):
+        reason = (
+            "replay_routes=true: the rollout captured no routes; give routes=true to the condition "
+            "that draws the ids, or the corpus folder of such a run"
+        )
+    if reason:
+        raise MismatchError("condition-refused", condition=cell.condition.spec, reason=reason)
+
+
+def _has_routes(request: Request) -> bool:
+    """Whether the ids come, or will come, with the experts of their rollout."""
+    if request.ids.corpus is not None:
+        return request.ids.corpus.routes is not None
+    return any(c.draws and c.condition.options.get("routes") is True for c in request.cells)
 
 
 #: Sequences that a run may draw: every capture holds the list of them.

@@ -103,6 +103,21 @@ def test_a_corpus_keeps_the_samplers_likeliest_tokens(tmp_path: Path) -> None:
     assert again.first(1).top_ids == again.top_ids[:1]
 
 
+def test_a_corpus_keeps_the_rollouts_routes(tmp_path: Path) -> None:
+    """(n, L, K) experts of ragged sequences come back in shape; without them there are none."""
+    corpus = make_corpus([(np.array([1, 2, 3]), None), (np.array([7, 8]), None)])
+    routes = tuple(
+        np.arange(len(i) * 6, dtype=np.int16).reshape(-1, 3, 2) - 1 for i in corpus.token_ids
+    )
+    folder = store.save_corpus(tmp_path / "with", replace(corpus, routes=routes), {})
+    again = store.load_corpus(folder)[0]
+    assert again.routes is not None
+    for got, given in zip(again.routes, routes, strict=True):
+        np.testing.assert_array_equal(got, given)
+    assert again.first(1).routes == again.routes[:1]
+    assert store.load_corpus(store.save_corpus(tmp_path / "without", corpus, {}))[0].routes is None
+
+
 def test_null_is_not_scored_and_nan_is_said(tmp_path: Path) -> None:
     """In tokens.parquet null means not scored; an engine's NaN stays NaN."""
     corpus = make_corpus([(np.array([1, 2, 3]), np.array([0, 0, 1]))])

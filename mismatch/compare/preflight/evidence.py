@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -52,7 +52,8 @@ class Side:
 class Evidence:
     """One pair. sequence, position, token_id: (n,) of the scored tokens, sorted by sequence.
 
-    ids: every sequence whole, scored or not. sampled_by and metrics: as in summary.json.
+    ids: every sequence whole, scored or not. sampled_by, metrics, routes (None where a side has
+    none) and replayed: as in summary.json.
     """
 
     left: Side
@@ -63,6 +64,8 @@ class Evidence:
     ids: tuple[np.ndarray, ...]
     sampled_by: str
     metrics: Mapping[str, Mapping[str, float | None]]
+    routes: Mapping[str, Any] | None = None
+    replayed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[Side, Side]:

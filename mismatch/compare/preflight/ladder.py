@@ -32,7 +32,9 @@ RECORD: tuple[Check, ...] = (
     tokens.at_the_edges,
 )
 #: What the engines said of themselves; each is told.
-STATED: tuple[Check, ...] = (weights.differ, sampling.stated, sampling.leaked, kernels.cache)
+STATED: tuple[Check, ...] = (
+    weights.differ, sampling.stated, sampling.leaked, routing.apart, kernels.cache,
+)  # fmt: skip
 #: What the values show of the distributions they are of, the exact signs before the broad ones.
 VALUES: tuple[Check, ...] = (
     sampling.rescaled,

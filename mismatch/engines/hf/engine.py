@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine, Machine
+from mismatch.engines.base import DISTRIBUTION, ROUTES, SAMPLER, Engine, Machine
 from mismatch.engines.hf import refusals
 from mismatch.model import Condition, Option
 
@@ -70,6 +70,9 @@ REQUEST = {
                             ("fp32", "model", "fp64"), scope="request"),
     "cache": Option("str", "decode token by token with a KV cache (default none)",
                     ("none", "dynamic", "static"), scope="request"),
+    "routes": ROUTES,
+    "replay_routes": Option("bool", "tokens go to the experts that the rollout sent them to",
+                            scope="request"),
     "damage": Option("str", "breaks the model on purpose: for `selftest` alone",
                      ("steps", "other", "embedding", "rope", "logits", "lse"), scope="request"),
     **SAMPLER,

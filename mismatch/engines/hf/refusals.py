@@ -161,7 +161,18 @@ def _context_parallel(options: Options, on_gpu: bool) -> str | None:
     )
 
 
+def _routes(options: Options, on_gpu: bool) -> str | None:
+    asked = [name for name in ("routes", "replay_routes") if options.get(name)]
+    if not asked:
+        return None
+    if options.get("compile"):
+        return f"{asked[0]}=true with compile=true: a compiled graph calls no hook of a router"
+    if ways := parallel(options):
+        return f"{asked[0]}=true with {ways[0]}: routes are read off the routers of one process"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     _machine, _batching, _precision, _kernels, _logits, _cache, _parallel, _tensor_parallel,
-    _context_parallel,
+    _context_parallel, _routes,
 )  # fmt: skip

@@ -16,7 +16,16 @@ from mismatch import wire
 from mismatch.engines import observe
 from mismatch.engines.distribution import Distribution, Scratch
 from mismatch.engines.dtypes import DTYPES, plain, short
-from mismatch.engines.hf import damage, distributed, forward, quantize, rows, switches, weights
+from mismatch.engines.hf import (
+    damage,
+    distributed,
+    forward,
+    quantize,
+    routes,
+    rows,
+    switches,
+    weights,
+)
 
 MANY = ("fsdp", "cp")  # tp: transformers joins its ranks itself
 
@@ -32,6 +41,7 @@ class Worker:
         self.quantized: quantize.Emulation | None = None
         self._weights: dict[str, dict[str, Any]] = {}
         self._mend: damage.Undo | None = None
+        self.routes: routes.Routes | None = None
 
     # ------------------------------------------------------------ load
 
@@ -84,6 +94,7 @@ class Worker:
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
         self._damage(options.get("damage"))
+        self._watch_routers()
         self._begin()
 
     def _begin(self) -> None:
@@ -91,6 +102,13 @@ class Worker:
         self.distribution = Distribution(self.request, self.scratch)
         self.forward = forward.Forward(self.model, self.request)
         self.forward.mesh = self.ring
+
+    def _watch_routers(self) -> None:
+        """Only where routes are asked is anything hooked to the model."""
+        if self.routes is not None:
+            self.routes.remove()
+        asked = [self.request.get(name) is True for name in ("routes", "replay_routes")]
+        self.routes = routes.Routes(self.model, wanted=asked[0]) if any(asked) else None
 
     def _damage(self, kind: str | None) -> None:
         """Whole again first."""
@@ -117,8 +135,11 @@ class Worker:
         sequences: list[np.ndarray],
         first: list[int],
         asked: list[np.ndarray],
+        routes: list[np.ndarray] | None = None,
     ) -> list[wire.Values]:
         layout = self._layout(sequences, first).on(self.model.device)
+        if self.routes is not None:
+            self.routes.begin(layout, routes)
         values = [self.distribution.blank(*ids.shape) for ids in asked]
         for column, logits in self.forward.pieces(layout, max(first)):
             for s, (row, start) in enumerate(layout.places):
@@ -127,7 +148,7 @@ class Worker:
                     told = logits[row, low - column : high - column]
                     ids = layout.sequence(s)
                     self.distribution.fill(values[s], told, ids, low - start + 1, asked[s])
-        return values
+        return values if self.routes is None else self.routes.fill(values, layout)
 
     def _layout(self, sequences: list[np.ndarray], first: list[int]) -> rows.Layout:
         if self.request.get("cache", "none") != "none":
@@ -169,6 +190,8 @@ class Worker:
         }
         if self.quantized is not None:
             facts["quantization"] = self.quantized.about()
+        if self.routes is not None:
+            facts["routes"] = self.routes.facts()
         self._begin()
         return facts
 
@@ -198,7 +221,8 @@ class Worker:
     def _request_observed(self, kernels: list[str]) -> dict[str, Any]:
         backend = forward.sdpa_backend(kernels)
         named = {"sdpa_kernel": backend} if backend else {}
-        return {**self.forward.observed(), **self.distribution.applied, **named}
+        routed = {} if self.routes is None else self.routes.observed()
+        return {**self.forward.observed(), **self.distribution.applied, **named, **routed}
 
     def _attention_kernels(self) -> list[str]:
         """The attention operators of one short profiled pass, taken after the capture."""

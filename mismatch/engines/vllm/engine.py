@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mismatch.engines.base import DISTRIBUTION, SAMPLER, Engine, Machine, split_cores
+from mismatch.engines.base import DISTRIBUTION, ROUTES, SAMPLER, Engine, Machine, split_cores
 from mismatch.engines.vllm import refusals
 from mismatch.model import Condition, Option
 
@@ -73,6 +73,7 @@ REQUEST = {
     "batch": Option(
         "batch", "sequences handed over in one call (default all)", minimum=1, scope="request"
     ),
+    "routes": ROUTES,
     **SAMPLER,
     **DISTRIBUTION,
 }  # fmt: skip

@@ -96,4 +96,14 @@ def _precision(options: Options, gpu: bool, fit: int) -> str | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_machine, _parallel, _quantization, _precision)
+def _routes(options: Options, gpu: bool, fit: int) -> str | None:
+    if not options.get("routes"):
+        return None
+    if options.get("eager") is not True:
+        return "routes=true needs eager=true: a compiled graph calls no hook of a router"
+    if options.get("pp", 1) > 1:
+        return "routes=true with pp: a rank of pp has the routers of its own layers alone"
+    return None
+
+
+RULES: tuple[Rule, ...] = (_machine, _parallel, _quantization, _precision, _routes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ ENTROPY_ID = -1
 class Asked:
     """What a capture wants at each position beside the token's own value.
 
-    topk: as asked. found: as many as the vocabulary has.
+    topk: as asked. found: as many as the vocabulary has. routes: (L, K) of the model's routers,
+    None where its routes are not captured.
     """
 
     topk: int = 0
     found: int = 0
     entropy: bool = False
+    routes: tuple[int, int] | None = None
 
     @property
     def columns(self) -> int:
@@ -52,6 +54,19 @@ def sampling(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
             "whose probability could be compared; give a temperature"
         )
     return settings
+
+
+def with_routes(values: wire.Values, routes: np.ndarray, inputs: int, n: int) -> wire.Values:
+    """The values of a sequence of n ids with the routes of its first `inputs`.
+
+    routes: (m, L, K) of the positions that the engine ran, from 0 on. Under async scheduling it may
+    have run the last token of a response too, for a token that nobody keeps.
+    """
+    if len(routes) < inputs:
+        raise RuntimeError(f"vllm showed the routes of {len(routes)} of {inputs} tokens")
+    whole = np.full((n, *routes.shape[1:]), -1, np.int16)
+    whole[:inputs] = routes[:inputs]
+    return replace(values, routes=whole)
 
 
 def fill(values: wire.Values, start: int, answer: Any, ids: Sequence[int], want: Asked) -> None:

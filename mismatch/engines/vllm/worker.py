@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Worker:
         self._path = ""
         self._calls: list[int] = []
         self._preemptions = 0
+        self._routed = False  # whether a capture of this load has read routers
+        self._routes: list[np.ndarray] = []  # of the last call, (m, L, K) by request
 
     def load(self) -> None:
         import vllm
@@ -52,9 +55,20 @@ class Worker:
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
         vocabulary = self.llm.llm_engine.vllm_config.model_config.get_vocab_size()
-        self.want = requests.asked(options, vocabulary)
+        self.want = replace(requests.asked(options, vocabulary), routes=self._watch_routers())
         watched = tuple(name for name in wire.NEUTRAL if name in options)
         self.llm.collective_rpc(self.forcing.configure, args=(watched, self.want.entropy))
+
+    def _watch_routers(self) -> tuple[int, int] | None:
+        """(L, K) where routes are asked; only then is anything set in the model."""
+        wanted = self.request.get("routes") is True
+        if not wanted and not self._routed:
+            return None
+        from mismatch.engines.vllm import routes
+
+        self._routed = True
+        shape: tuple[int, int] | None = self.llm.collective_rpc(routes.watch, args=(wanted,))[0]
+        return shape
 
     # ------------------------------------------------------------ tokens
 
@@ -88,9 +102,12 @@ class Worker:
         rows = [p.tolist() for p in prompts]
         outputs = [o.outputs[0] for o in self._generate(rows, [params] * len(rows))]
         drawn = []
-        for output in outputs:
+        for k, output in enumerate(outputs):
             values = self.want.blank(len(output.token_ids))
             requests.fill(values, 0, output.logprobs, output.token_ids, self.want)
+            if self.want.routes:
+                n = len(rows[k]) + len(output.token_ids)
+                values = requests.with_routes(values, self._routes[k], n - 1, n)
             drawn.append((np.array(output.token_ids, np.int32), values))
         return drawn
 
@@ -104,11 +121,26 @@ class Worker:
         self._path = path
         values = [self.want.blank(len(ids)) for ids in sequences]
         busy = [k for k, ids in enumerate(sequences) if first[k] < len(ids)]
+        self._routes = []
         if busy:
             run = self._decode if path == "decode" else self._prefill
             run([sequences[k].tolist() for k in busy], [first[k] for k in busy],
                 [values[k] for k in busy])  # fmt: skip
-        return values
+        return self._with_routes(values, busy, unfed=path == "decode")
+
+    def _with_routes(
+        self, values: list[wire.Values], busy: list[int], unfed: bool
+    ) -> list[wire.Values]:
+        """busy: the sequences that were run. unfed: their last token is never an input."""
+        if self.want.routes is None:
+            return values
+        found = dict(zip(busy, self._routes, strict=True))
+        none = np.zeros((0, *self.want.routes), np.int16)
+        sizes = [len(one.logprobs) for one in values]
+        return [
+            requests.with_routes(one, found.get(k, none), n - unfed if k in found else 0, n)
+            for k, (one, n) in enumerate(zip(values, sizes, strict=True))
+        ]
 
     def _decode(self, rows: list[list[int]], first: list[int], into: list[wire.Values]) -> None:
         """One request a sequence, from its first scored token to the end, every id forced."""
@@ -154,6 +186,10 @@ class Worker:
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset")
         self._calls.append(len(prompts))
+        if self.want.routes:
+            from mismatch.engines.vllm import routes
+
+            self.llm.collective_rpc(routes.forget)
         rows = [{"prompt_token_ids": p} for p in prompts]
         try:
             outputs = self.llm.generate(rows, params, use_tqdm=_progress(self.events))
@@ -167,7 +203,17 @@ class Worker:
                 "batches it was given; raise VLLM_CPU_KVCACHE_SPACE (CPU) or "
                 "arg.gpu_memory_utilization, or lower batch"
             )
+        if self.want.routes:
+            self._routes = self._routes_of([output.request_id for output in outputs])
         return outputs
+
+    def _routes_of(self, names: list[str]) -> list[np.ndarray]:
+        """What the first rank read of each request; inside the engine its id has a random end."""
+        from mismatch.engines.vllm import routes
+
+        found = self.llm.collective_rpc(routes.taken)[0]
+        by_request = {name.rpartition("-")[0] or name: chosen for name, chosen in found.items()}
+        return [by_request[name] for name in names]
 
     def _count_preemptions(self) -> None:
         """Note the rare event at its source; nothing runs on the ordinary path."""
@@ -201,9 +247,15 @@ class Worker:
         ranks = self.llm.collective_rpc(self.about.rank_facts)
         noted = self.llm.collective_rpc(self.forcing.noted)
         seen, settings = self.about.sampled(noted, self.want), self.about.settings_of(noted)
+        routed = self._noted_routes()
         mode = ranks[0]["logprobs_mode"]
         return {
-            "observed": {**self.about.observed(config, self._scheduler(), ranks), **seen},
+            "observed": {
+                **self.about.observed(config, self._scheduler(), ranks),
+                **seen,
+                "routes": bool(routed.get("tokens")),
+            },
+            **({"routes": routed} if routed else {}),
             "experts": observe.experts(config.model_config.hf_text_config),
             "compute_dtype": self.about.plain(config.model_config.dtype),
             "logprobs_mode": mode,
@@ -220,6 +272,14 @@ class Worker:
             ),
             "env": observe.switches(),
         }
+
+    def _noted_routes(self) -> dict[str, int]:
+        if not self.want.routes:
+            return {}
+        from mismatch.engines.vllm import routes
+
+        found: dict[str, int] = self.llm.collective_rpc(routes.noted)[0]
+        return found
 
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown()

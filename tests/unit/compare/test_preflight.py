@@ -563,3 +563,65 @@ def test_numbers_of_something_else_are_no_temperature() -> None:
     found = scale._fitted(x, 3 * x, "from odds")
     assert found is not None and found[0] == pytest.approx(1 / 3)
     assert scale._fitted(x, other, "from odds") is None
+
+
+# ---------------------------------------------------------------- L3: routes
+
+
+def routed(beyond: list[float | None]) -> dict[str, Any]:
+    """A pair's element `routes` whose layers agree so far beyond chance."""
+    rate = {"value": 0.1, "low": 0.05, "high": 0.2}
+    return {
+        "metrics": dict.fromkeys(("router_flip_rate", "token_flip_rate"), rate),
+        "by_layer": [
+            {"layer": k, "router_flip_rate": rate, "beyond_chance": b} for k, b in enumerate(beyond)
+        ],
+    }
+
+
+def at_l3(e: Evidence) -> Row:
+    (row,) = [row for row in climb(e) if row["rung"] == "L3 routing"]
+    return row
+
+
+def test_other_experts_by_rounding_pass_and_are_told() -> None:
+    """With the shares, the layer that agrees least, and who replayed."""
+    row = at_l3(replace(make(), routes=routed([0.99, 0.9, None]), replayed={"train": "all"}))
+    assert row["verdict"] == "pass" and "10.00% of (token, layer)" in row["evidence"]
+    assert "0.90 beyond chance" in row["evidence"] and "train replayed" in row["evidence"]
+
+
+def test_a_layer_that_agrees_by_chance_fails() -> None:
+    """One of three is enough, and it is named; nothing else of the pair is judged after it."""
+    e = replace(make(), routes=routed([0.99, 0.02, 0.97]))
+    row = at_l3(e)
+    assert row["verdict"] == "fail" and row["fault"] == "routing"
+    assert "1 of 3" in row["evidence"] and "layer 1 agrees 0.02" in row["evidence"]
+    assert faults(e) == ["routing"]
+
+
+@pytest.mark.parametrize(
+    ("captured", "says"),
+    [
+        ((False, False), "no side captured its routes"),
+        ((True, False), "infer captured no routes"),
+        ((True, True), "cannot be compared"),
+    ],
+)
+def test_routes_that_were_not_captured_are_not_checked(
+    captured: tuple[bool, bool], says: str
+) -> None:
+    """Silence is no pass: who was silent is said."""
+    e = make()
+    left, right_ = (
+        replace(
+            side,
+            provenance={
+                "path": "score",
+                "facts": {"experts": 8, "observed": {"routes": True} if there else {}},
+            },
+        )
+        for side, there in zip(e.sides, captured, strict=True)
+    )
+    row = at_l3(replace(e, left=left, right=right_))
+    assert row["verdict"] == "not checked" and says in row["evidence"]

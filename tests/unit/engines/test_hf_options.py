@@ -130,6 +130,9 @@ def test_what_a_cpu_lacks_is_refused_there_alone(spec: str, says: str) -> None:
         ("tp=2,fsdp=2", "two dimensions"),
         ("tp=2,quantization=fp8", "shard"),
         ("tp=2,dtype=bf16,lm_head=fp32", "shard"),
+        ("routes=true,compile=true", "no hook of a router"),
+        ("routes=true,fsdp=2", "routers of one process"),
+        ("replay_routes=true,tp=2", "replay_routes=true with tp"),
     ],
 )
 def test_contradictions_are_refused_on_every_machine(options: str, says: str) -> None:
@@ -168,6 +171,8 @@ def test_what_a_gpu_cannot_do_is_refused(options: str, says: str) -> None:
         "batch=4,padding=left,cache=static",
         "fsdp=2,quantization=fp8,lm_head=fp32,dtype=bf16",
         "logits=whole,cache=none,compile=true",
+        "routes=true,replay_routes=true,batch=4,packing=true,logits=chunked:64",
+        "routes=false,compile=true",
         "temperature=0.7,top_p=0.9,top_k=50,min_p=0.1,repetition_penalty=1.1,topk=5,entropy=true",
     ],
 )

@@ -113,6 +113,8 @@ def test_values_outside_their_range_are_bad_options(text: str) -> None:
         ("quantization=fp8,arg.quantization=awq", "give one"),
         ("dtype=fp32,lm_head=fp32", "no meaning"),
         ("lm_head=fp32,arg.hf_overrides=x", "would replace"),
+        ("routes=true", "routes=true needs eager=true"),
+        ("routes=true,eager=false", "routes=true needs eager=true"),
     ],
 )
 def test_a_cpu_refuses_with_the_reason(text: str, words: str) -> None:
@@ -123,8 +125,9 @@ def test_a_cpu_refuses_with_the_reason(text: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tp=2", "pp=2", "kv_cache_dtype=fp8", "quantization=fp8", "temperature=0.7,top_k=3"],
-)
+    ["", "tp=2", "pp=2", "kv_cache_dtype=fp8", "quantization=fp8", "temperature=0.7,top_k=3",
+     "routes=true,eager=true,tp=2"],
+)  # fmt: skip
 def test_a_cpu_runs_the_rest(text: str) -> None:
     """Nothing that runs is refused."""
     assert ENGINE.refuse(parse_condition(f"vllm:{text}".rstrip(":")), CPU) is None

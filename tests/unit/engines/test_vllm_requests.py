@@ -73,3 +73,14 @@ def test_an_answer_of_another_width_is_an_error() -> None:
     want = requests.asked({"topk": 2}, 64)
     with pytest.raises(RuntimeError, match="3 for 1 were asked"):
         requests.fill(want.blank(1), 0, _flat([[(5, -1.0), (9, -0.5)]]), [5], want)
+
+
+def test_what_was_never_an_input_has_no_route() -> None:
+    """Positions after the inputs have -1, though the engine may have run one more; fewer than the
+    inputs are an error.
+    """
+    routes = np.ones((4, 3, 2), np.int16)
+    got = requests.with_routes(requests.Asked().blank(4), routes, 3, 4).routes
+    assert got is not None and (got[:3] == 1).all() and (got[3] == -1).all()
+    with pytest.raises(RuntimeError, match="routes of 4 of 5 tokens"):
+        requests.with_routes(requests.Asked().blank(6), routes, 5, 6)
