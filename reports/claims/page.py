@@ -132,7 +132,7 @@ class Found:
 
 
 #: What a row of a list is called, wherever it stands.
-NAMES = ("id", "bin", "name", "length", "fault", "rung", "knob", "spec")
+NAMES = ("id", "bin", "name", "length", "fault", "rung", "knob", "spec", "routes")
 
 
 def _step(at: Any, part: str) -> Any:

@@ -11,7 +11,7 @@ here=$(dirname "$0")
 probe=${PROBE:-.venv/bin/mismatch-probe}
 [ $# -gt 0 ] && shift
 [ $# -gt 0 ] || set -- injected lse switches shapes short lengths defaults sampler-bf16 sampler-fp8 \
-    sampler-eager sampler-compiled greedy greedy-compiled
+    sampler-eager sampler-compiled greedy greedy-compiled routes routes-dense
 
 for study in "$@"; do
     "$probe" run "$here/$study.toml" --out "$out/$study"

@@ -77,7 +77,7 @@ def test_only_the_guest_source_is_staged(tmp_path: Path) -> None:
 
 def _full(n: int, value: float) -> wire.Values:
     values = wire.blank(n, topk=2, entropy=True, kept_mass=True)
-    for name in wire.Values.__dataclass_fields__:
+    for name in wire.PER_TOKEN:
         getattr(values, name)[:] = value
     return values
 
@@ -96,7 +96,7 @@ def test_parts_survive_the_wire(tmp_path: Path) -> None:
     assert wire.is_complete(tmp_path, plan)
     for got, row in zip(wire.load_capture(tmp_path, plan), rows, strict=True):
         assert got.sequence == row.sequence and got.token_ids.tolist() == row.token_ids.tolist()
-        for name in wire.Values.__dataclass_fields__:
+        for name in wire.PER_TOKEN:
             np.testing.assert_array_equal(getattr(got.values, name), getattr(row.values, name))
 
 
