@@ -4,6 +4,8 @@ with experts. One load of each engine.
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mismatch import store
+from mismatch import api, store
 from mismatch.capture import checkpoint, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import read_tokens
@@ -58,7 +60,9 @@ class Taken:
         return store.read_json(self.folder(spec, capture) / "provenance.json")["facts"]
 
 
-def _take(root: Path, wanted: dict[str, list[str]], corpus: Corpus | None) -> Corpus:
+def _take(
+    root: Path, wanted: dict[str, list[str]], corpus: Corpus | None, model: Path = MODEL
+) -> Corpus:
     """spec -> paths, all of one load; without a corpus the first rolls out."""
     conditions = [parse_condition(spec) for spec in wanted]
     engine = ENGINES[conditions[0].engine]
@@ -73,7 +77,7 @@ def _take(root: Path, wanted: dict[str, list[str]], corpus: Corpus | None) -> Co
             for condition, paths in zip(conditions, wanted.values(), strict=True)
             for task in plan.tasks(engine, condition, paths, 1, "none", count)
         ),
-        checkpoint=checkpoint.inspect(MODEL),
+        checkpoint=checkpoint.inspect(model),
         corpus=corpus,
         corpus_source="contract",
         prompts=prompts,
@@ -187,3 +191,36 @@ def test_routes_lie_beside_their_tokens_however_rows_are_laid_out(more: str, tak
         equal += int((np.sort(one[fed]) == np.sort(alone[fed])).all(axis=(1, 2)).sum())
         known_ += int(fed.sum())
     assert equal / known_ > 0.995
+
+
+def _with_rolled_router(folder: Path, layer: int) -> Path:
+    """A copy of the checkpoint in which the rows of one layer's router are moved on by one: its
+    experts are numbered otherwise than the router believes.
+    """
+    shutil.copytree(MODEL, folder)
+    file = folder / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(raw[:8], "little")
+    entry = json.loads(raw[8:start])[f"model.layers.{layer}.mlp.gate.weight"]
+    low, high = (start + at for at in entry["data_offsets"])
+    rows = np.frombuffer(bytes(raw[low:high]), np.uint16).reshape(entry["shape"])
+    raw[low:high] = np.roll(rows, 1, axis=0).tobytes()
+    file.write_bytes(bytes(raw))
+    return folder
+
+
+def test_a_permuted_router_fails_l3_and_a_sound_one_passes(taken: Taken, tmp_path: Path) -> None:
+    """On the same ids: the sound pair agrees nearly everywhere, the damaged layer by chance."""
+    damaged = tmp_path / "damaged"
+    model = _with_rolled_router(tmp_path / "model", layer=1)
+    _take(damaged, {HF + ROUTED: ["score"]}, taken.corpus, model)
+    found = {}
+    for name, root in (("sound", taken.root), ("damaged", damaged)):
+        trace = root / "traces" / parse_condition(HF + ROUTED).id / "score-1"
+        theirs = taken.folder(VLLM + ROUTED, "decode-1")
+        (pair,) = api.compare_traces(trace, theirs, tmp_path / name)["pairs"]
+        (row,) = [r for r in pair["preflight"] if r["rung"] == "L3 routing"]
+        found[name] = row["verdict"], [r["beyond_chance"] for r in pair["routes"]["by_layer"]]
+    assert found["sound"][0] == "pass" and min(found["sound"][1]) > 0.95
+    assert found["damaged"][0] == "fail" and found["damaged"][1][1] < 0.2
+    assert found["damaged"][1][0] > 0.95

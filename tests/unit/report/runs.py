@@ -114,6 +114,24 @@ def failed_pair(
     )
 
 
+def routed() -> Summary:
+    """A pair's element `routes`: two layers, the second of which differs more."""
+    found, other = estimate(0.25), estimate(0.5)
+    both = {"abs_logprob_diff_mean": found, "k3": other}
+    return {
+        "tokens": 100, "layers": 2, "experts_per_token": 2,
+        "metrics": {"router_flip_rate": found, "token_flip_rate": other, "expert_miss_rate": found},
+        "by_layer": [
+            {"layer": 0, "router_flip_rate": found, "beyond_chance": 0.9},
+            {"layer": 1, "router_flip_rate": other, "beyond_chance": None},
+        ],
+        "by_agreement": [
+            {"routes": "agree", "tokens": 75, "metrics": both},
+            {"routes": "differ", "tokens": 0, "metrics": dict.fromkeys(both)},
+        ],
+    }  # fmt: skip
+
+
 def summary_of(*pairs: Summary) -> Summary:
     return {"schema": 1, "command": {"verb": "run", "train": "hf:dtype=bf16"}, "pairs": list(pairs)}
 

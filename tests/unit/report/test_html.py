@@ -16,7 +16,7 @@ from mismatch.errors import MismatchError
 from mismatch.report import build
 from tests.unit.report import runs
 from tests.unit.report.carried import blocks, carried
-from tests.unit.report.runs import failed_pair, pair, write_run
+from tests.unit.report.runs import failed_pair, pair, routed, write_run
 
 
 class Page(HTMLParser):
@@ -362,3 +362,15 @@ def test_sampled_by_limits_what_k3_is_called(tmp_path: Path) -> None:
     """Only tokens the infer side sampled make k3 an estimate of KL."""
     for who, said in (("infer", "k3 estimate KL"), ("other", "not KL"), ("unknown", "not known")):
         assert said in page(write_run(tmp_path / who, pair(sampled_by=who))).text
+
+
+def test_every_layer_s_routes_are_shown_and_a_replay_stands_beside_them(tmp_path: Path) -> None:
+    """In the pair that has them, all layers; foreign words of a replay are text."""
+    words = "all tokens" + runs.HOSTILE
+    one = pair(routes=routed(), replayed={"train": words})
+    found = page(write_run(tmp_path / "run", one, pair("prefill")))
+    assert found.text.count("Which experts each token was sent to") == 1
+    assert "router_flip_rate, layer 0" in found.text and "0.900 beyond chance" in found.text
+    assert "k3, routes agree" in found.text and "routes differ" not in found.text
+    assert "routes replayed: all tokens" in found.text
+    assert not [t for t, _ in found.tags if t == "img"]

@@ -9,7 +9,7 @@ from rich.console import Console
 from mismatch.report.markdown import code, escape
 from mismatch.report.tables import markdown, terminal
 from tests.unit.report import runs
-from tests.unit.report.runs import failed_pair, pair, summary_of
+from tests.unit.report.runs import failed_pair, pair, routed, summary_of
 
 
 def test_escape_leaves_nothing_active() -> None:
@@ -122,25 +122,6 @@ def test_few_sequences_and_missing_floors_have_words() -> None:
 def test_nothing_compared_is_a_report_too() -> None:
     """An empty summary gives a page that says no evidence."""
     assert markdown(summary_of()).startswith("## Train–inference mismatch: no evidence")
-
-
-def routed() -> dict[str, object]:
-    """A pair's element `routes`: two layers, the second of which differs more."""
-    found = {"value": 0.25, "low": 0.2, "high": 0.3}
-    other = {"value": 0.5, "low": 0.4, "high": 0.6}
-    both = {"abs_logprob_diff_mean": found, "k3": other}
-    return {
-        "tokens": 100, "layers": 2, "experts_per_token": 2,
-        "metrics": {"router_flip_rate": found, "token_flip_rate": other, "expert_miss_rate": found},
-        "by_layer": [
-            {"layer": 0, "router_flip_rate": found, "beyond_chance": 0.9},
-            {"layer": 1, "router_flip_rate": other, "beyond_chance": None},
-        ],
-        "by_agreement": [
-            {"routes": "agree", "tokens": 75, "metrics": both},
-            {"routes": "differ", "tokens": 0, "metrics": dict.fromkeys(both)},
-        ],
-    }  # fmt: skip
 
 
 def test_routes_are_told_of_the_pairs_that_have_them() -> None:
