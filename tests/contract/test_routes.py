@@ -218,7 +218,7 @@ def test_a_permuted_router_fails_l3_and_a_sound_one_passes(taken: Taken, tmp_pat
     for name, root in (("sound", taken.root), ("damaged", damaged)):
         trace = root / "traces" / parse_condition(HF + ROUTED).id / "score-1"
         theirs = taken.folder(VLLM + ROUTED, "decode-1")
-        (pair,) = api.compare_traces(trace, theirs, tmp_path / name)["pairs"]
+        (pair,) = api.compare_traces(trace, theirs, tmp_path / f"{name}-pair")["pairs"]
         (row,) = [r for r in pair["preflight"] if r["rung"] == "L3 routing"]
         found[name] = row["verdict"], [r["beyond_chance"] for r in pair["routes"]["by_layer"]]
     assert found["sound"][0] == "pass" and min(found["sound"][1]) > 0.95

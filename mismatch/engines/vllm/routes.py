@@ -38,6 +38,7 @@ class RouteTap:
     def forget(self) -> None:
         """Before an engine call, which starts from an empty prefix cache."""
         self.requests: dict[str, list[np.ndarray]] = {}
+        self._stops: dict[str, int] = {}  # where each request's routes end so far
         self._owners: dict[int, str] = {}  # KV block -> a request that filled it
         self._step: list[np.ndarray] = []
 
@@ -61,11 +62,11 @@ class RouteTap:
             blocks = batch.block_table[0]
             if name not in self.requests:
                 self.requests[name] = self._cached(blocks, row, start)
-            pieces = self.requests[name]
-            if sum(map(len, pieces)) != start:
+                self._stops[name] = start
+            if self._stops[name] != start:
                 raise RuntimeError(f"routes of positions before {start} were not seen")
-            pieces.append(routes[ends[row] : ends[row + 1]])
-            stop = start + len(pieces[-1])
+            self.requests[name].append(routes[ends[row] : ends[row + 1]])
+            stop = self._stops[name] = start + ends[row + 1] - ends[row]
             table = blocks.get_numpy_array()[row]
             for at in range(start // blocks.block_size, -(-stop // blocks.block_size)):
                 self._owners[int(table[at])] = name
