@@ -265,8 +265,11 @@ def _unmeasured(pair: Pair, rule: Rule, estimate: Estimate) -> Ruling | None:
     value, low, high = estimate
     sequences = pair.get("sequences") or 0
     if rule.excess and (pair.get("excess") or {}).get(rule.key) is None:
-        todo = "capture both sides with --floor batch, or with --repeats 2 (a dump has no floors)"
-        return "no_evidence", f"{rule.name} is unknown, because a side has no floor: {todo}."
+        why = (
+            "a side has no floor, or is only known to repeat itself bit for bit, which is no noise"
+        )
+        todo = "capture both sides with --floor batch (a dump has no floors)"
+        return "no_evidence", f"{rule.name} is unknown, because {why}: {todo}."
     if value is None:
         why = "not finite, or not measured here"
         return "no_evidence", f"{rule.name} is null on {_size(pair)} ({why})."

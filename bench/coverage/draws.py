@@ -8,7 +8,7 @@ The truth of every metric is an integral over two independent parts, taken on a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -30,11 +30,14 @@ GAP_RMS, GAP_MEAN, FLOOR_RMS = 0.03, -0.01, 0.02
 class Setting:
     """rho: correlation of d inside a sequence. heavy: the sequence effect has the tail too (else it
     is normal, and the tail is that of the token noise). spread: standard deviation of the log of a
-    sequence's scale, in place of an effect."""
+    sequence's scale, in place of an effect. sparse: the share of sequences that a floor is not 0
+    in, where that is not all of them; floor_rms: nats, over all tokens."""
 
     rho: float
     heavy: bool = False
     spread: float = 0.0
+    sparse: float = 1.0
+    floor_rms: float = FLOOR_RMS
 
     def effect(self, tail: str) -> str:
         return tail if self.heavy else "normal"
@@ -45,6 +48,7 @@ SETTINGS = {
     "strong": Setting(0.25),
     "sizes": Setting(0.0, spread=0.3),
     "heavy sequences": Setting(0.25, heavy=True),
+    "sparse floors": Setting(0.02, sparse=0.1, floor_rms=0.003),
 }
 
 
@@ -75,11 +79,23 @@ def gap_and_floors(
     """A gap, and batch floors of both sides as independent noise on the same tokens."""
     logs = rng.uniform(math.log(SHORTEST), math.log(LONGEST + 1), sequences)
     lengths = np.exp(logs).astype(int)
-    gap, *floors = (
-        _aligned(mean, rms, tail, setting, lengths, rng)
-        for mean, rms in ((GAP_MEAN, GAP_RMS), (0.0, FLOOR_RMS), (0.0, FLOOR_RMS))
-    )
+    gap = _aligned(GAP_MEAN, GAP_RMS, tail, setting, lengths, rng)
+    floors = [_floor(tail, setting, lengths, rng) for _ in range(2)]
     return gap, {"batch": {"train": [floors[0]], "infer": [floors[1]]}}
+
+
+def _floor(tail: str, setting: Setting, lengths: np.ndarray, rng: np.random.Generator) -> Aligned:
+    """Of mean 0; where it is sparse, most sequences are the same to the bit."""
+    found = _aligned(0.0, _rms_inside(setting), tail, setting, lengths, rng)
+    if setting.sparse == 1:
+        return found
+    moved = np.repeat(rng.random(len(lengths)) < setting.sparse, lengths)
+    return replace(found, lp_train=np.where(moved, found.lp_train, found.lp_infer))
+
+
+def _rms_inside(setting: Setting) -> float:
+    """Of the sequences that a floor is not 0 in."""
+    return setting.floor_rms / math.sqrt(setting.sparse)
 
 
 def _aligned(
@@ -116,8 +132,8 @@ def truth(tail: str, setting: Setting, points: int = 3001) -> dict[str, float]:
     """What the metrics estimate. The trapezoid rule over normal scores of both parts converges
     exponentially but at the kink of |d|; twice the points change no value by 3e-6 of itself."""
     gap = _moments(GAP_MEAN, GAP_RMS, tail, setting, points)
-    floor = _moments(0.0, FLOOR_RMS, tail, setting, points)
-    return gap | {f"excess.{key}": gap[key] - floor[key] for key in ("k2", "k3")}
+    floor = _moments(0.0, _rms_inside(setting), tail, setting, points)
+    return gap | {f"excess.{key}": gap[key] - setting.sparse * floor[key] for key in ("k2", "k3")}
 
 
 def _moments(mean: float, rms: float, tail: str, setting: Setting, points: int) -> dict[str, float]:

@@ -28,6 +28,9 @@ WHAT = {
     "heavy sequences": "d correlates 0.25, and the sequence effect has the tail as well: a few "
     "sequences are biased unlike all others, and d² takes the tail to its square. No bootstrap can "
     "know of a sequence that it did not see.",
+    "sparse floors": "A gap of weak correlation over small floors, as engines in another batch "
+    "often have: bit-equal on nine sequences of ten, and "
+    f"{draws.SETTINGS['sparse floors'].floor_rms} nats rms over all tokens.",
 }
 
 
@@ -36,6 +39,7 @@ TITLES = {
     "weak": "Weak correlation",
     "sizes": "Sequences of different size",
     "heavy sequences": "Heavy sequences",
+    "sparse floors": "Sparse floors",
 }
 
 
@@ -100,11 +104,11 @@ def _head() -> str:
 `make coverage` makes this page and `cells/`. {TRIALS:,} trials a cell; each draws a gap and the
 batch floors of both sides with known truth, and gives them to the program's own `measure` and
 `gate`. d = mean + size (√rho · sequence effect + √(1 - rho) · token noise). The gap has rms
-{draws.GAP_RMS} and mean {draws.GAP_MEAN} nats; a floor has rms {draws.FLOOR_RMS} and mean 0, as
-independent noise on the same tokens. A sequence has {draws.SHORTEST} to {draws.LONGEST} scored
-tokens, log-uniform. Tails, each of mean 0 and variance 1: normal, Student's t with 5 degrees of
-freedom, lognormal of scale {draws.LOGNORMAL_SCALE} (skewed to the right). t5 and lognormal are cut
-at their 1e-9 quantiles: an uncut one has no mean of exp(d), so no k3.
+{draws.GAP_RMS} and mean {draws.GAP_MEAN} nats; a floor has rms {draws.FLOOR_RMS} (but for sparse
+ones) and mean 0, as independent noise on the same tokens. A sequence has {draws.SHORTEST} to
+{draws.LONGEST} scored tokens, log-uniform. Tails, each of mean 0 and variance 1: normal, Student's
+t with 5 degrees of freedom, lognormal of scale {draws.LOGNORMAL_SCALE} (skewed to the right). t5
+and lognormal are cut at their 1e-9 quantiles: an uncut one has no mean of exp(d), so no k3.
 
 The truth is closed for k1 and k2, and with a normal bias and a normal tail for k3 and mean |d|;
 elsewhere it is a numerical integral, of which half of the points change no value by 1e-6 of itself.
@@ -170,7 +174,8 @@ the squared correlation of d inside a sequence times the tokens of a sequence, a
 variance over that of independent tokens) over their number, is above {trust.MOST_CLUSTERING:g}.
 They and {signed} are not trusted, with any number of sequences, where the *kurtosis* of the
 sequences' mean d, each over its expected standard deviation, is above {trust.MOST_KURTOSIS:g}
-(normal: 3). An excess is trusted where its gap and both floors are. Other metrics are not in this
+(normal: 3). An excess is trusted where its gap is, and both floors are or are too small to matter:
+below {trust.MATERIAL:g} of the half-width of the gap's own interval. Other metrics are not in this
 study and are never marked.
 
 The number of sequences alone would not do: 20 sequences that hardly matter hold the truth, 20 that

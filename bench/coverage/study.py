@@ -43,7 +43,7 @@ class Cell:
 
 def cells() -> list[Cell]:
     """What is promised first. Heavy sequences of a normal tail are the strong setting: left out."""
-    order = ("strong", "weak", "sizes", "heavy sequences")
+    order = ("strong", "weak", "sizes", "heavy sequences", "sparse floors")
     return [
         Cell(setting, tail, sequences)
         for setting, tail, sequences in itertools.product(order, TAILS, SEQUENCES)

@@ -75,6 +75,7 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     )
     drawn = _drawn(root, right)
     element = _element(spec, measured, _sampled_by(drawn, right))
+    element["preflight"] += _missing_floors(root, spec, traces)
     element["breakdowns"] = _breakdowns(root, spec, traces, gap)
     element |= corrections.table(gap, measured.metrics, SEED)
     tops = _tops(root, spec, traces)
@@ -207,6 +208,21 @@ def _d(gap: Aligned) -> np.ndarray:
     """(n,) float64 nats."""
     with np.errstate(invalid="ignore"):  # both sides may be infinite
         return np.asarray(gap.lp_train.astype("float64") - gap.lp_infer.astype("float64"))
+
+
+def _missing_floors(root: Path, spec: PairSpec, traces: Traces) -> list[dict[str, Any]]:
+    """A row for each floor that was asked for and is not here: the verdict may stand on another."""
+    return [
+        {
+            "rung": "numerics",
+            "verdict": "not checked",
+            "evidence": f"the {name} floor lacks a capture: {why_missing(root, trace)}",
+            "todo": "Run the same command again: it takes what is missing.",
+        }
+        for name, sides in spec.floors.items()
+        for trace in (t for others in sides.values() for t in others)
+        if not traces.is_sealed(trace)
+    ]
 
 
 def floors_of(spec: PairSpec, traces: Traces) -> dict[str, dict[str, list[Aligned]]]:

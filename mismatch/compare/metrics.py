@@ -278,7 +278,7 @@ class _Observed:
 
     sizes: observations of each level. unseen: the bound of an event of that level never seen.
     statistics: to be resampled. fixed: all others. shape: how its sequences differ, None without a
-    token. lost: tokens left out as NaN or infinite.
+    token. lost: tokens left out as NaN or infinite. exact: d is 0 at every token.
     """
 
     keys: tuple[str, ...]
@@ -288,6 +288,7 @@ class _Observed:
     fixed: dict[str, Estimate]
     shape: Shape | None = None
     lost: int = 0
+    exact: bool = False
 
 
 def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
@@ -307,7 +308,8 @@ def _observe(tokens: Tokens, keys: Iterable[str]) -> _Observed:
         if stats.largest_share(tokens.log_ratio) > MAX_SHARE:
             dominated = [key for key in DOMINATED if key in statistics]
             fixed |= {key: Estimate(statistics.pop(key).value()) for key in dominated}
-    return _Observed(keys, sizes, unseen, statistics, fixed, trust.shape(tokens.d, tokens.clusters))
+    shape, exact = trust.shape(tokens.d, tokens.clusters), not np.any(tokens.d)
+    return _Observed(keys, sizes, unseen, statistics, fixed, shape, exact=exact)
 
 
 def _fixed(tokens: Tokens, keys: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
@@ -325,26 +327,43 @@ def _estimates(
     parts: Mapping[str, _Observed], seed: int, resamples: int, notes: list[str]
 ) -> dict[str, dict[str, Json]]:
     """Part -> key -> {value, low, high}; "excess" is one more where both sides have a floor."""
-    shapes = {name: [part.shape] for name, part in parts.items()}
     statistics = {(name, k): s for name, part in parts.items() for k, s in part.statistics.items()}
     keys = {name: part.keys for name, part in parts.items()}
-    over = [n for n in FLOORS if all(f"floor.{n}.{side}" in parts for side in SIDES)]
-    if over:  # the batch floor stands last
-        sides = [parts[f"floor.{over[-1]}.{side}"] for side in SIDES]
-        shapes["excess"] = [part.shape for part in (parts["gap"], *sides)]
-        statistics |= {("excess", k): s for k, s in _excess(parts["gap"], *sides)}
-        keys["excess"] = EXCESS
+    over = _noise(parts)
+    if over:
+        statistics |= {("excess", k): s for k, s in _excess(*(parts[n] for n in ("gap", *over)))}
+        keys["excess"] = tuple(k for k in EXCESS if k in keys["gap"])
     raw = stats.bootstrap_t(statistics, seed=seed, resamples=resamples)
     raw |= {(name, k): e for name, part in parts.items() for k, e in part.fixed.items()}
-    return {
-        name: {
-            k: trust.marked(
-                _shown(name, k, raw.get((name, k)), parts.get(name), notes), k, shapes[name]
-            )
-            for k in of
-        }
+    shown = {
+        name: {k: _shown(name, k, raw.get((name, k)), parts.get(name), notes) for k in of}
         for name, of in keys.items()
     }
+    found = {
+        name: {k: trust.marked(e, k, [parts[name].shape]) for k, e in shown[name].items()}
+        for name in parts
+    }
+    if over:
+        gap, *floors = (
+            {k: (shown[n][k], parts[n].shape) for k in shown["excess"]} for n in ("gap", *over)
+        )
+        found["excess"] = {
+            k: trust.marked_excess(e, k, gap[k], [floor[k] for floor in floors])
+            for k, e in shown["excess"].items()
+        }
+    return found
+
+
+def _noise(parts: Mapping[str, _Observed]) -> list[str]:
+    """The parts that are the two sides' noise: the batch floor where both have it, else the repeat
+    floor; none where a side is only known to repeat itself bit for bit.
+    """
+    for name in reversed(FLOORS):
+        sides = [f"floor.{name}.{side}" for side in SIDES]
+        if all(side in parts for side in sides):
+            silent = name == "repeat" and any(parts[side].exact for side in sides)
+            return [] if silent else sides
+    return []
 
 
 def _excess(gap: _Observed, *floors: _Observed) -> Iterator[tuple[str, Statistic]]:

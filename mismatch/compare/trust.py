@@ -32,6 +32,9 @@ MOST_BIAS = 0.3
 MOST_CLUSTERING = 0.25
 #: With any number of sequences: the most of `Shape.kurtosis` (normal: 3).
 MOST_KURTOSIS = 5.0
+#: A floor below this share of the half-width of its gap's interval cannot spoil the excess, however
+#: unlike its sequences are: twice what was seen would move the bounds by an eighth of that width.
+MATERIAL = 0.25
 
 #: Metrics of the size of d over tokens: those in the study, what is mapped from them, and those
 #: that equal one of them to first order in d.
@@ -77,6 +80,23 @@ def trusted(key: str, *shapes: Shape) -> bool:
     if key not in (*SIZES, *SIGNED):
         return True
     return all(_holds(key, s) for s in shapes)
+
+
+def marked_excess(
+    entry: dict[str, float | None],
+    key: str,
+    gap: tuple[dict[str, float | None], Shape | None],
+    floors: Iterable[tuple[dict[str, float | None], Shape | None]],
+) -> dict[str, float | None]:
+    """`marked` of an excess, from the entries and shapes of its gap and its floors of that metric.
+
+    Most engines in another batch differ from themselves in a few sequences only: a heavy tail that
+    is asked about where it is large enough to matter.
+    """
+    low, high = gap[0]["low"], gap[0]["high"]
+    least = 0.0 if low is None or high is None else MATERIAL * (high - low) / 2
+    large = (shape for floor, shape in floors if not (floor["value"] or 0.0) < least)
+    return marked(entry, key, [gap[1], *large])
 
 
 def marked(

@@ -16,7 +16,8 @@ from bench.coverage.draws import SETTINGS
 def test_the_truth_of_a_normal_tail_is_the_closed_form(setting: str) -> None:
     """k1, k2, k3, mean |d| (a folded normal) and both excesses."""
     found = draws.truth("normal", SETTINGS[setting], points=801)
-    mean, rms, floor = draws.GAP_MEAN, draws.GAP_RMS, draws.FLOOR_RMS
+    mean, rms, one = draws.GAP_MEAN, draws.GAP_RMS, SETTINGS[setting]
+    share, floor = one.sparse, one.floor_rms
     variance = rms**2 - mean**2
     k3 = math.exp(mean + variance / 2) - 1 - mean
     folded = math.sqrt(2 * variance / math.pi) * math.exp(-(mean**2) / (2 * variance))
@@ -26,7 +27,7 @@ def test_the_truth_of_a_normal_tail_is_the_closed_form(setting: str) -> None:
     assert found["k3"] == pytest.approx(k3)
     assert found["abs_logprob_diff_mean"] == pytest.approx(folded, rel=1e-5)
     assert found["excess.k2"] == pytest.approx((rms**2 - floor**2) / 2)
-    assert found["excess.k3"] == pytest.approx(k3 - math.expm1(floor**2 / 2))
+    assert found["excess.k3"] == pytest.approx(k3 - share * math.expm1(floor**2 / share / 2))
 
 
 @pytest.mark.parametrize("tail", draws.TAILS)
@@ -47,6 +48,17 @@ def test_tokens_of_a_sequence_correlate_as_stated() -> None:
     d = gap.lp_train.astype(float) - gap.lp_infer - draws.GAP_MEAN
     starts = np.flatnonzero(np.diff(gap.sequence, prepend=-1))
     assert np.mean(d[starts] * d[starts + 1]) / np.mean(d**2) == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_sparse_floor_moves_few_sequences_and_has_the_rms_stated() -> None:
+    """One sequence of ten, 0.003 nats over all tokens; within 3% and 10% on 4,000."""
+    one = SETTINGS["sparse floors"]
+    _, floors = draws.gap_and_floors("normal", one, 4000, np.random.default_rng(7))
+    floor = floors["batch"]["train"][0]
+    d = floor.lp_train.astype(float) - floor.lp_infer
+    starts = np.flatnonzero(np.diff(floor.sequence, prepend=-1))
+    assert np.mean(d[starts] != 0) == pytest.approx(one.sparse, abs=0.03)
+    assert np.sqrt(np.mean(d**2)) == pytest.approx(one.floor_rms, rel=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -474,6 +474,14 @@ def test_the_excess_is_over_one_floor_that_has_both_sides(
     assert found["k2"]["value"] == pytest.approx(only("k2", noisy(28))["value"] - floor)  # type: ignore[operator]
 
 
+def test_a_repeat_that_is_bit_equal_is_no_noise_to_subtract() -> None:
+    """A deterministic engine is not a noiseless one: of one such side there is no excess."""
+    some, none = noisy(27, size=0.01), noisy(27, size=0.0)
+    found = measure(noisy(28), {"repeat": {"train": [some], "infer": [none]}}, resamples=50)
+    assert found.excess is None
+    assert found.floor is not None and set(found.floor["repeat"]) == {"train", "infer"}
+
+
 def test_a_floor_that_lost_tokens_to_nan_has_no_excess() -> None:
     """The floor shows its other tokens, with a note; an excess over the few left is a guess."""
     gap, floor = noisy(29), noisy(30)

@@ -161,3 +161,27 @@ def test_what_has_no_interval_has_no_mark() -> None:
     d = np.repeat(np.arange(7.0), 9) * 0.01
     found = measure(aligned(d, np.full(7, 9)), {}, resamples=50).metrics
     assert not [key for key, entry in found.items() if "trusted" in entry]
+
+
+# ---------------------------------------------------------------- an excess
+
+
+@pytest.mark.parametrize(("floor", "holds"), [(1e-5, True), (3e-5, False)])
+def test_an_excess_hears_of_a_floor_that_is_large_enough_to_matter(
+    floor: float, holds: bool
+) -> None:
+    """Its heavy tail counts from a quarter of the half-width of the gap's interval on."""
+    gap = {"value": 4e-4, "low": 3e-4, "high": 5e-4}
+    calm, heavy = Shape(64, 0.0, 0.1, 3.0), Shape(64, 0.0, 0.1, 40.0)
+    value = {"value": floor, "low": None, "high": None}
+    entry = trust.marked_excess({**gap}, "k3", (gap, calm), [(value, heavy), (value, calm)])
+    assert entry.get("trusted", True) is holds
+
+
+def test_an_excess_of_a_gap_that_is_not_trusted_is_not() -> None:
+    """Whatever its floors are; and a gap without an interval hears of every floor."""
+    calm, heavy = Shape(64, 0.0, 0.1, 3.0), Shape(64, 0.0, 0.1, 40.0)
+    gap = {"value": 4e-4, "low": 3e-4, "high": 5e-4}
+    none = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert trust.marked_excess({**gap}, "k3", (gap, heavy), [(none, calm)])["trusted"] is False
+    assert trust.marked_excess({**gap}, "k3", (none, calm), [(none, heavy)])["trusted"] is False
