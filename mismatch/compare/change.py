@@ -26,7 +26,7 @@ from mismatch.compare.metrics import (
     rows_of,
 )
 from mismatch.compare.stats import Estimate, Mean, Smooth, Statistic
-from mismatch.glossary import MIN_SEQUENCES
+from mismatch.glossary import MIN_SEQUENCES, NOT_TRUSTED, WHY_NOT_TRUSTED
 
 #: What is compared, and which way is worse: +1 up, -1 down, 0 neither.
 KEYS = {
@@ -71,7 +71,8 @@ def change(
 
     paired: both runs scored the same tokens of the same ids. The ratio is null where a metric may
     be negative, and without an interval where a run never showed the event. chance: of a difference
-    as large where nothing changed. reason: why there is no evidence, else empty.
+    as large where nothing changed. reason: why there is no evidence, else empty; a difference whose
+    interval is not trusted is shown with it, and is no evidence.
     """
     if not paired:
         new = _apart(old, new)
@@ -287,12 +288,14 @@ def _told(
     if ratio and any(side.unseen(key) for side in sides):
         ratio = Estimate(ratio.value)
     chance = chance_of(key)
+    difference = _marked(key, raw, sides)
+    trusted = difference.get("trusted", True)
     return {
-        "difference": _marked(key, raw, sides),
+        "difference": difference,
         "ratio": None if ratio is None else _marked(key, ratio, sides),
         "chance": chance,
-        "verdict": _verdict(key, raw, chance),
-        "reason": "",
+        "verdict": _verdict(key, raw, chance) if trusted else UNKNOWN,
+        "reason": "" if trusted else f"{NOT_TRUSTED}: {WHY_NOT_TRUSTED}",
     }
 
 
@@ -321,7 +324,7 @@ def _why_unknown(key: str, raw: Estimate, sides: tuple[_Side, _Side]) -> str:
         stats.largest_share(side.tokens.log_ratio) > MAX_SHARE for side in sides
     ):
         return _HEAVY
-    if raw.low is None or raw.high is None or math.isnan(raw.low) or math.isnan(raw.high):
+    if raw.low is None or raw.high is None or not math.isfinite(raw.low + raw.high):
         return "it has no interval on these sequences"
     return ""
 

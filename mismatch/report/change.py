@@ -12,8 +12,9 @@ from rich.text import Text
 
 from mismatch.glossary import NOT_TRUSTED
 from mismatch.report.pairs import Estimate, estimate
-from mismatch.report.words import NONE, brackets, clean, number, sample_size
+from mismatch.report.words import NONE, brackets, clean, count, interval, number, sample_size
 
+_UNKNOWN = "unknown"
 _STYLE = {"worse": "bold red", "better": "bold green", "changed": "bold yellow"}
 #: Facts shown one by one; --json has all.
 _FACTS = 12
@@ -22,18 +23,24 @@ NOTE = (
     "old and new: as each run's summary has them. difference: new - old; ratio: new / old. 95%, "
     "bootstrap-t over sequences. More than noise: that interval leaves out 0, and drawing by lot "
     "which run is which makes a difference as large in at most 5% of draws (chance). Where nothing "
-    "changed, up to 1 metric in 20 comes out so."
+    "changed, up to 1 metric in 20 comes out so. Unknown: the interval is missing or not trusted."
 )
 
 
 def diff(found: Mapping[str, Any], console: Console) -> None:
-    """A table for each pair, and below it what changed in what made it."""
+    """A line for each pair; then a table for each; then what changed in what made their sides."""
+    for pair in found["pairs"]:
+        _say(console, _summary(pair))
+    console.print()
     for pair in found["pairs"]:
         _say(console, _title(pair), "bold")
         console.print(_table(pair["metrics"], console.width >= _WIDE))
         for line in _below(pair):
             _say(console, line)
         console.print()
+    for line in _changed(found["pairs"]):
+        _say(console, line)
+    console.print()
     for where, key in (("old", "only_old"), ("new", "only_new")):
         if found[key]:
             _say(console, f"Only in the {where} run: {', '.join(found[key])}.")
@@ -44,9 +51,37 @@ def _say(console: Console, line: str, style: str = "") -> None:
     console.print(Text(clean(line), style=style))
 
 
+#: What the line of a pair speaks of.
+_LEADING = {"k3": "k3", "abs_logprob_diff_mean": "mean abs d"}
+
+
+def _summary(pair: Mapping[str, Any]) -> str:
+    rows = {name: pair["metrics"][key] for key, name in _LEADING.items()}
+    return f"{_name_of(pair)}: " + "; ".join(f"{n} {_in_short(row)}" for n, row in rows.items())
+
+
+def _in_short(row: Mapping[str, Any]) -> str:
+    """The verdict, and the ratio with its interval, else the difference; why there is none."""
+    ratio, difference = estimate(row["ratio"]), estimate(row["difference"])
+    word = _word(row)
+    if word == _UNKNOWN:
+        known = f", {number(ratio.value)} times" if ratio.value is not None else ""
+        return f"{word}{known} ({row['reason'].partition(':')[0]})"
+    if ratio.value is not None and ratio.has_interval:
+        return f"{word}, {number(ratio.value)} {interval(ratio)} times"
+    return f"{word}, difference {number(difference.value)} {interval(difference)}"
+
+
+def _name_of(pair: Mapping[str, Any]) -> str:
+    return _arrow(pair["id"], pair["new_id"])
+
+
+def _arrow(old: str, new: str) -> str:
+    return old if old == new else f"{old} -> {new}"
+
+
 def _title(pair: Mapping[str, Any]) -> str:
-    same = pair["id"] == pair["new_id"]
-    name = pair["id"] if same else f"{pair['id']} -> {pair['new_id']}"
+    name = _name_of(pair)
     sizes = [sample_size(n, s) for n, s in zip(pair["tokens"], pair["sequences"], strict=True)]
     size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} -> {sizes[1]}"
     return f"{name} ({size}; {pair['how']})"
@@ -79,16 +114,24 @@ def _name(key: str) -> str:
 def _cell(found: Estimate) -> str:
     if found.value is None:
         return NONE
+    if not found.has_interval:
+        return f"{number(found.value)}\nno interval"
     mark = "" if found.trusted else "\n" + NOT_TRUSTED.replace(" ", "\n", 1)
-    beside = brackets(found, digits=2) if found.has_interval else "no interval"
-    return f"{number(found.value)}\n{beside}{mark}"
+    return f"{number(found.value)}\n{brackets(found, digits=2)}{mark}"
 
 
 def _verdict(row: Mapping[str, Any]) -> Text:
-    word = str(row["verdict"]).rpartition(": ")[2]
-    said = {"not more than noise": "no", "no evidence": "unknown"}.get(word, word)
-    chance = "" if row["chance"] is None else f"\n({_percent(row['chance'])})"
+    word = _word(row)
+    said = {"not more than noise": "no"}.get(word, word)
+    without = row["chance"] is None or word == _UNKNOWN
+    chance = "" if without else f"\n({_percent(row['chance'])})"
     return Text(f"{said}{chance}", style=_STYLE.get(word, "dim"))
+
+
+def _word(row: Mapping[str, Any]) -> str:
+    """worse, better, changed, not more than noise, or unknown."""
+    word = str(row["verdict"]).rpartition(": ")[2]
+    return _UNKNOWN if word == "no evidence" else word
 
 
 def _percent(share: float) -> str:
@@ -103,8 +146,6 @@ def _below(pair: Mapping[str, Any]) -> list[str]:
         if row["reason"]:
             reasons.setdefault(row["reason"], []).append(key)
     lines += [f"No evidence on {', '.join(keys)}: {why}." for why, keys in reasons.items()]
-    for side, rows in pair["changed"].items():
-        lines += _facts(side, rows)
     for rung in pair["preflight"]:
         said = f"Check '{rung['rung']}': {rung['old']} -> {rung['new']}. {rung['evidence']}"
         lines.append(said.rstrip())
@@ -114,9 +155,26 @@ def _below(pair: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _changed(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The facts of each side once, with all captures and pairs that they hold of."""
+    captures: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    shared: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for pair in pairs:
+        for side, rows in pair["changed"].items():
+            facts = tuple(tuple(row) for row in rows)
+            captures.setdefault(facts, []).append(f"{side} {_arrow(*pair['traces'][side])}")
+            shared.setdefault(facts, []).append(_name_of(pair))
+    lines: list[str] = []
+    for facts, names in captures.items():
+        ids = list(dict.fromkeys(shared[facts]))
+        behind = f" (in {', '.join(ids)})" if len(pairs) > 1 else ""
+        lines += _facts(", ".join(dict.fromkeys(names)) + behind, facts)
+    return lines
+
+
 def _facts(side: str, rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return [f"{side}: every recorded fact is the same."]
     shown = [f"  {name}: {old} -> {new}" for name, old, new in rows[:_FACTS]]
     more = [f"  and {len(rows) - _FACTS} more facts (--json)"] if len(rows) > _FACTS else []
-    return [f"{side}: {len(rows)} facts changed", *shown, *more]
+    return [f"{side}: {count(len(rows), 'fact')} changed", *shown, *more]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mismatch.report.provenance import read_provenance, rows
 PAIRED = "paired: both runs scored the same ids"
 INDEPENDENT = "independent: the ids of the two runs differ"
 
+_Pairs = Mapping[str, Mapping[str, Any]]
+
 
 def diff(old: Path, new: Path, pair: str | None = None) -> dict[str, Any]:
     """{"pairs": [...], "only_old": [ids], "only_new": [ids]} of two checked run folders.
@@ -28,10 +31,12 @@ def diff(old: Path, new: Path, pair: str | None = None) -> dict[str, Any]:
     """
     runs = _Folder(old), _Folder(new)
     ids = [list(run.pairs) for run in runs]
-    matched = _named(pair, ids) if pair else [(one, one) for one in ids[0] if one in ids[1]]
+    matched = _named(pair, runs) if pair else [(one, one) for one in ids[0] if one in ids[1]]
     if not matched:
-        known = [", ".join(one) or "no pair" for one in ids]
-        raise MismatchError("no-common-pair", old=old, new=new, in_old=known[0], in_new=known[1])
+        said = [", ".join(one) or "no pair" for one in ids]
+        likely = _likely(runs[0].pairs, runs[1].pairs)
+        said[1] += f". Likely the same: {' or '.join(likely)}" if likely else ""
+        raise MismatchError("no-common-pair", old=old, new=new, in_old=said[0], in_new=said[1])
     return {
         "schema": store.SCHEMA,
         "command": {"verb": "diff", "pair": pair},
@@ -41,13 +46,36 @@ def diff(old: Path, new: Path, pair: str | None = None) -> dict[str, Any]:
     }
 
 
-def _named(pair: str, ids: list[list[str]]) -> list[tuple[str, str]]:
+def _named(pair: str, runs: tuple[_Folder, _Folder]) -> list[tuple[str, str]]:
     one, _, other = pair.partition("=")
-    for name, known in zip((one, other or one), ids, strict=True):
-        if name not in known:
-            said, hint = ", ".join(known) or "none", suggest(name, known)
+    for name, run in zip((one, other or one), runs, strict=True):
+        if name not in run.pairs:
+            said, hint = ", ".join(run.pairs) or "none", suggest(name, run.pairs)
+            if not other and one in runs[0].pairs:
+                likely = _likely({one: runs[0].pairs[one]}, run.pairs)
+                hint = f" Likely the same: {likely[0]}" if likely else hint
             raise MismatchError("no-such-pair", pair=name, known=said, hint_extra=hint)
     return [(one, other or one)]
+
+
+#: Matches that an error names.
+_MOST_LIKELY = 3
+
+
+def _likely(old: _Pairs, new: _Pairs) -> list[str]:
+    """`--pair OLD_ID=NEW_ID` of pairs that may be the same under another name, likeliest first:
+    of one kind; those of one path before others, then those of the closest ids; each id once."""
+    found = [
+        (old[a]["path"] == new[b]["path"], SequenceMatcher(None, a, b).ratio(), a, b)
+        for a in old
+        for b in new
+        if old[a]["kind"] == new[b]["kind"]
+    ]
+    taken: dict[str, str] = {}
+    for _, _, a, b in sorted(found, key=lambda one: (not one[0], -one[1], one[2], one[3])):
+        if a not in taken and b not in taken.values():
+            taken[a] = b
+    return [f"--pair {a}={b}" for a, b in taken.items()][:_MOST_LIKELY]
 
 
 class _Folder:
@@ -67,10 +95,13 @@ class _Folder:
         spec, traces = self.specs[name], Traces(self.root)
         return Run(align(traces[spec.left], traces[spec.right]), floors_of(spec, traces))
 
+    def captures(self, name: str) -> tuple[str, str]:
+        """The ids of the two sides' traces."""
+        return self.specs[name].left, self.specs[name].right
+
     def provenance(self, name: str) -> list[dict[str, Any]]:
         """Of both sides; empty where a capture is missing."""
-        spec = self.specs[name]
-        return [read_provenance(self.root, trace) or {} for trace in (spec.left, spec.right)]
+        return [read_provenance(self.root, trace) or {} for trace in self.captures(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +130,9 @@ def _pair(one: _Folder, old: str, other: _Folder, new: str) -> dict[str, Any]:
             for side, before, after in zip(
                 sides, one.provenance(old), other.provenance(new), strict=True
             )
+        },
+        "traces": {
+            side: [one.captures(old)[k], other.captures(new)[k]] for k, side in enumerate(sides)
         },
         "preflight": _rungs(*elements),
     }

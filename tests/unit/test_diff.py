@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mismatch.capture.run import seal_recorded_trace
 from mismatch.errors import MismatchError
 from mismatch.model import Corpus, make_corpus
 from mismatch.report.change import diff as show
+from mismatch.verbs.diff import _likely as likely
 
 LENGTH = 21
 IDS = make_corpus([(np.arange(LENGTH) + k, None) for k in range(20)])
@@ -59,10 +62,14 @@ def the_pair(found: dict[str, Any]) -> dict[str, Any]:
     return dict(one)
 
 
-def printed(found: dict[str, Any], width: int = 80) -> str:
+def lines(found: dict[str, Any], width: int = 80) -> list[str]:
     console = Console(width=width, record=True, file=io.StringIO())
     show(found, console)
-    return " ".join(console.export_text().split())
+    return console.export_text().splitlines()
+
+
+def printed(found: dict[str, Any], width: int = 80) -> str:
+    return " ".join(" ".join(lines(found, width)).split())
 
 
 def test_the_same_ids_are_paired_and_a_larger_gap_is_worse(tmp_path: Path) -> None:
@@ -99,7 +106,45 @@ def test_what_made_the_traces_is_told_where_it_changed(tmp_path: Path) -> None:
     changed = the_pair(found)["changed"]
     assert changed["infer"] == [["model.digest", "m1", "m2"]] and changed["train"] == []
     assert "model.digest: m1 -> m2" in printed(found)
-    assert "train: every recorded fact is the same." in printed(found)
+    assert "infer vllm/decode-1: 1 fact changed" in printed(found)
+    assert "train hf/score-1: every recorded fact is the same." in printed(found)
+
+
+def test_a_line_for_each_pair_comes_first(tmp_path: Path) -> None:
+    """The verdict on k3 and on mean abs d, with the ratio's interval; then the tables."""
+    old, new = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b", seed=2, size=0.09)
+    found = api.diff(old, new)
+    twin = {**the_pair(found), "id": "x~y", "new_id": "x~y"}
+    first, second, blank, *_ = lines({**found, "pairs": [the_pair(found), twin]}, 200)
+    assert re.fullmatch(
+        r"hf~vllm.decode: k3 worse, \S+ \[\S+, \S+\] times; mean abs d worse, \S+ \[.*\] times",
+        first.strip(),
+    )
+    assert second.startswith("x~y: k3 worse, ") and not blank.strip()
+
+
+def test_facts_of_a_side_that_pairs_share_are_told_once(tmp_path: Path) -> None:
+    """With the pairs that share it, below all tables."""
+    old, new = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b", seed=1, model="m2")
+    found = api.diff(old, new)
+    twin = {**the_pair(found), "id": "x~y", "new_id": "x~y"}
+    said = printed({**found, "pairs": [the_pair(found), twin]}, 200)
+    assert said.count("model.digest: m1 -> m2") == 1
+    assert "infer vllm/decode-1 (in hf~vllm.decode, x~y): 1 fact changed" in said
+
+
+def test_no_verdict_is_shown_beside_an_interval_that_is_not_trusted(tmp_path: Path) -> None:
+    """Unknown with the reason, in the first line and in the table, and no chance beside it."""
+    old, new = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b", seed=2, size=0.09)
+    pair = copy.deepcopy(the_pair(api.diff(old, new)))
+    assert pair["metrics"]["k3"]["chance"] < 0.05
+    for row in pair["metrics"].values():
+        row |= {"verdict": "no evidence", "reason": "interval not trusted: too few sequences"}
+        row["difference"]["trusted"] = False
+    said = printed({"pairs": [pair], "only_old": [], "only_new": []}, 200)
+    tables = said.partition("More than noise:")[0]
+    assert "times (interval not trusted); mean abs d unknown" in said
+    assert "worse" not in tables and "%)" not in tables
 
 
 def test_a_failed_check_leaves_no_evidence_and_the_rung_is_named(tmp_path: Path) -> None:
@@ -125,10 +170,30 @@ def test_pairs_of_one_side_are_named_and_two_names_can_be_matched(tmp_path: Path
     with pytest.raises(MismatchError) as caught:
         api.diff(old, new)
     assert (caught.value.code, caught.value.exit_code) == ("no-common-pair", 3)
+    assert "--pair hf~vllm.decode=hf~vllm2.decode" in caught.value.message
+    with pytest.raises(MismatchError, match=r"--pair hf~vllm\.decode=hf~vllm2\.decode"):
+        api.diff(old, new, "hf~vllm.decode")
     pair = the_pair(api.diff(old, new, "hf~vllm.decode=hf~vllm2.decode"))
     assert pair["new_id"] == "hf~vllm2.decode" and pair["how"].startswith("paired")
     with pytest.raises(MismatchError, match="no pair 'hf~vllm3"):
         api.diff(old, new, "hf~vllm.decode=hf~vllm3.decode")
+
+
+def test_the_likeliest_match_has_the_kind_the_path_and_the_closest_name() -> None:
+    """A pair of another kind is never named, one of another path only behind one of the same."""
+
+    def pair(kind: str, path: str) -> dict[str, str]:
+        return {"kind": kind, "path": path}
+
+    old = {"hf~v-bf16.decode": pair("train-infer", "decode"), "v..x": pair("infer-infer", "x")}
+    new = {
+        "hf~v-bf16.decode2": pair("train-infer", "prefill"),
+        "hf~v-fp16.decode": pair("train-infer", "decode"),
+        "hf~other.decode": pair("train-infer", "decode"),
+        "v-bf16..x": pair("train-train", "x"),
+    }
+    assert likely(old, new) == ["--pair hf~v-bf16.decode=hf~v-fp16.decode"]
+    assert likely(old, {"v-bf16..x": pair("train-train", "x")}) == []
 
 
 def test_a_folder_that_was_edited_is_refused(tmp_path: Path) -> None:
