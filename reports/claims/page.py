@@ -372,7 +372,22 @@ def _overview(claim: Claim, found: Mapping[str, Found], said: Verdict) -> str:
     ours = "; ".join(f"{labels[name]} {_value(found[name])}" for name in claim.shows)
     part = f" (of it: {claim.part})" if claim.part else ""
     link = f"[{claim.number}](#{claim.number})"
-    return _row(link, claim.claim, claim.published, ours or "—", f"**{said}**{part}")
+    judged = f"**{said}**{part}{_rules(claim, found)}"
+    return _row(link, claim.claim, claim.published, ours or "—", judged)
+
+
+def _rules(claim: Claim, found: Mapping[str, Found]) -> str:
+    """The rules behind a verdict: of the figures shown, and all that do not hold; how many more."""
+    judged = {f.id: said for f in claim.figure if (said := judge(f, found)) is not None}
+    told = [
+        f"{f.label}: {rule_words(f, claim)}"
+        + ("" if judged[f.id] == "holds" else f", {judged[f.id]}")
+        for f in claim.figure
+        if f.id in judged and (f.id in claim.shows or judged[f.id] != "holds")
+    ]
+    more = len(judged) - len(told)
+    told += [f"{more} more that {'holds' if more == 1 else 'hold'}"] if more else []
+    return f". Rules: {'; '.join(told)}" if told else ""
 
 
 def _section(claim: Claim, found: Mapping[str, Found], said: Verdict) -> list[str]:
@@ -426,14 +441,15 @@ means over tokens, 95% intervals over sequences. The floor is the same metric be
 itself in another batch composition; ¹ where a study took none, that of the same two engines on
 other tokens of the same model ([smollm2-135m](../smollm2-135m/bf16/report.md)). A ratio's interval
 divides the least by the most and the most by the least: it covers 90% at least, and over 95% where
-the two do not move against each other. A small model on a CPU decides nothing about a large one on
-a GPU: a verdict is about what was measured here.
+the two do not move against each other; of two such ratios, 80% at least. A small model on a CPU
+decides nothing about a large one on a GPU: a verdict is about what was measured here.
 
 **confirmed**: every rule holds with the whole interval; where the rule is to hold a number or to
 overlap another figure, that says only that the interval does not exclude it, and its width how much
 that is worth. **differs**: a rule fails with the whole interval. **not confirmed**: an interval
 straddles its limit, is not trusted, or is not there. **not measured here**: this machine or this
-tool cannot, and it is said what it takes.
+tool cannot, and it is said what it takes. Behind a verdict stand its rules; "of it" says what they
+judge, and whether that is the direction alone or the published size too.
 """
 
 

@@ -47,13 +47,15 @@ def test_a_claim_without_a_rule_says_what_it_needs() -> None:
             assert claim.needs
 
 
-def _with(summary: str, pair: str, metric: str, to: dict[str, float]) -> page.Read:
+def _with(
+    summary: str, pair: str, metric: str, to: dict[str, float], block: str = "metrics"
+) -> page.Read:
     """The kept summaries, but for one metric of one pair."""
 
     def read(name: str) -> Any:
         kept = copy.deepcopy(page.read_kept(name))
         if name == summary:
-            next(p for p in kept["pairs"] if p["id"] == pair)["metrics"][metric] = to
+            next(p for p in kept["pairs"] if p["id"] == pair)[block][metric] = to
         return kept
 
     return read
@@ -67,6 +69,95 @@ def test_another_summary_is_another_page() -> None:
     assert page.verdict(claim, page.figures_of(claim)) == "confirmed"
     assert page.verdict(claim, page.figures_of(claim, read)) == "differs"
     assert page.page(CLAIMS, read) != page.page(CLAIMS)
+
+
+def _verdict(number: int, read: page.Read = page.read_kept) -> str:
+    claim = CLAIMS[number - 1]
+    return page.verdict(claim, page.figures_of(claim, read))
+
+
+def test_a_largest_that_rises_as_the_mean_does_confirms_nothing() -> None:
+    """Claim 3 takes a largest that rises by more than the mean, with the whole interval."""
+    assert _verdict(3) == "not confirmed"
+    pair, metric = "hf-bf16-sdpa~vllm-bf16-eager.rollout", "seq_max_prob_diff_mean"
+    read = _with("claims/short", pair, metric, {"value": 0.011, "low": 0.01, "high": 0.012})
+    assert _verdict(3, read) == "confirmed"
+
+
+def test_prefill_and_decode_differ_only_beyond_the_floor() -> None:
+    """Claim 17 goes by the excess of both engines; a gap that the batch floor explains is none."""
+    assert _verdict(17) == "not confirmed"
+    above = {"value": 2e-4, "low": 1e-4, "high": 3e-4}
+    pair = "vllm-bf16-eager.decode..prefill"
+    assert _verdict(17, _with("smollm2-135m/bf16", pair, "k3", above, "excess")) == "confirmed"
+
+
+def test_a_confirmed_direction_is_not_sold_as_a_size() -> None:
+    """Where a rule asks only for a side of a limit, the verdict says so behind it."""
+    for claim in CLAIMS:
+        one_sided = any(f.above is not None or f.below is not None for f in claim.figure)
+        if one_sided and _verdict(claim.number) == "confirmed":
+            assert "direction" in claim.part, claim.number
+
+
+@pytest.mark.parametrize(
+    ("number", "figure", "published", "said", "where"),
+    [
+        (1, "k3_ratio", 100.0, "100 lies above", 1),
+        (1, "k3_ratio", 64.0, "64 inside", 0),
+        (7, "ratio", 33.0, "33 lies below", -1),
+        (8, "share", 0.377, "37.7% lies below", -1),
+    ],
+)
+def test_where_a_published_size_lies_is_said_as_it_is(
+    number: int, figure: str, published: float, said: str, where: int
+) -> None:
+    """Above, in or below our interval."""
+    claim = CLAIMS[number - 1]
+    at = page.figures_of(claim)[figure].estimate
+    assert at.low is not None and at.high is not None
+    assert (published > at.high) - (published < at.low) == where
+    assert said in claim.part
+
+
+def test_the_overview_shows_the_rules_behind_a_verdict() -> None:
+    """Of the figures shown and of all that do not hold, with what became of them."""
+    figures = [
+        Figure(id="a", label="A", above=0.5),
+        Figure(id="b", label="B", above=2.0),
+        Figure(id="c", label="C", above=0.5),
+        Figure(id="d", label="D"),
+    ]
+    claim = Claim(
+        number=1, claim="", published="", source="", tag="", part="P", why="",
+        shows=("a", "d"), figure=tuple(figures),
+    )  # fmt: skip
+    row = page._overview(claim, {f.id: Found(SOME) for f in figures}, "not confirmed")
+    rules = "Rules: A: above 0.500; B: above 2.00, open; 1 more that holds"
+    assert row.endswith(f"| **not confirmed** (of it: P). {rules} |")
+
+
+def test_the_readme_tells_the_counts_and_which_pairs_are_marked() -> None:
+    """Counts of verdicts, and hf against vllm with a metric that is not trusted, as they are."""
+    text = " ".join((page.REPORTS / "README.md").read_text(encoding="utf-8").split())
+    said = [_verdict(claim.number) for claim in CLAIMS]
+    n = {v: said.count(v) for v in set(said)}
+    assert f"{n['confirmed']} are confirmed, {n['not confirmed']} are not" in text
+    assert f"{n['differs']} differ" in text
+    marked: dict[str, set[str]] = {"metrics": set(), "excess": set()}
+    for file in page.HERE.glob("*/summary.json"):
+        for pair in page.read_kept(f"claims/{file.parent.name}")["pairs"]:
+            for block, names in marked.items():
+                values = (pair[block] or {}).values()
+                if any(isinstance(v, dict) and v.get("trusted") is False for v in values):
+                    names.add(f"{file.parent.name} {pair['id'].rpartition('.')[0]}")
+    assert marked["metrics"] == {
+        "routes hf~vllm",
+        "injected hf-bf16-sdpa-damage_other~vllm-bf16-eager",
+    }
+    folders = {name.partition(" ")[0] for name in marked["excess"]}
+    assert folders == {"greedy", "lse", "routes", "routes-dense"}
+    assert "In greedy, lse, routes and routes-dense the excess of k2 and k3 is marked" in text
 
 
 def test_a_count_is_shown_as_one_and_judged_as_a_number() -> None:
