@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ NOTE = (
 def diff(found: Mapping[str, Any], console: Console) -> None:
     """A line for each pair; then a table for each; then what changed in what made their sides."""
     for pair in found["pairs"]:
-        _say(console, _summary(pair))
+        console.print(Text(clean(_summary(pair))), soft_wrap=True)  # one line, however long
     console.print()
     for pair in found["pairs"]:
         _say(console, _title(pair), "bold")
@@ -155,21 +156,38 @@ def _below(pair: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+#: A fact's name, its old and its new value.
+_Fact = tuple[str, ...]
+
+
 def _changed(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The facts of each side once, with all captures and pairs that they hold of."""
-    captures: dict[tuple[tuple[str, ...], ...], list[str]] = {}
-    shared: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    """Each changed fact once, under all captures that it changed of; then those with none."""
+    sides: dict[str, list[_Fact]] = {}
+    shared: Counter[str] = Counter()
     for pair in pairs:
         for side, rows in pair["changed"].items():
-            facts = tuple(tuple(row) for row in rows)
-            captures.setdefault(facts, []).append(f"{side} {_arrow(*pair['traces'][side])}")
-            shared.setdefault(facts, []).append(_name_of(pair))
-    lines: list[str] = []
-    for facts, names in captures.items():
-        ids = list(dict.fromkeys(shared[facts]))
-        behind = f" (in {', '.join(ids)})" if len(pairs) > 1 else ""
-        lines += _facts(", ".join(dict.fromkeys(names)) + behind, facts)
-    return lines
+            capture = f"{side} {_arrow(*pair['traces'][side])}"
+            sides[capture] = [tuple(row) for row in rows]
+            shared[capture] += 1
+    owners: dict[_Fact, list[str]] = {}
+    for capture, facts in sides.items():
+        for fact in facts:
+            owners.setdefault(fact, []).append(capture)
+    groups: dict[tuple[str, ...], list[_Fact]] = {}
+    for fact, captures in owners.items():
+        groups.setdefault(tuple(captures), []).append(fact)
+    unchanged = tuple(capture for capture, facts in sides.items() if not facts)
+    if unchanged:
+        groups[unchanged] = []
+
+    def told(capture: str) -> str:
+        return f"{capture} (in {shared[capture]} pairs)" if shared[capture] > 1 else capture
+
+    return [
+        line
+        for captures, facts in groups.items()
+        for line in _facts(", ".join(map(told, captures)), facts)
+    ]
 
 
 def _facts(side: str, rows: Sequence[Sequence[str]]) -> list[str]:

@@ -115,7 +115,7 @@ def test_a_line_for_each_pair_comes_first(tmp_path: Path) -> None:
     old, new = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b", seed=2, size=0.09)
     found = api.diff(old, new)
     twin = {**the_pair(found), "id": "x~y", "new_id": "x~y"}
-    first, second, blank, *_ = lines({**found, "pairs": [the_pair(found), twin]}, 200)
+    first, second, blank, *_ = lines({**found, "pairs": [the_pair(found), twin]}, 80)
     assert re.fullmatch(
         r"hf~vllm.decode: k3 worse, \S+ \[\S+, \S+\] times; mean abs d worse, \S+ \[.*\] times",
         first.strip(),
@@ -123,14 +123,18 @@ def test_a_line_for_each_pair_comes_first(tmp_path: Path) -> None:
     assert second.startswith("x~y: k3 worse, ") and not blank.strip()
 
 
-def test_facts_of_a_side_that_pairs_share_are_told_once(tmp_path: Path) -> None:
-    """With the pairs that share it, below all tables."""
+def test_a_changed_fact_is_told_once(tmp_path: Path) -> None:
+    """Of a side that two pairs share, and of two captures that it changed of, below all tables."""
     old, new = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b", seed=1, model="m2")
     found = api.diff(old, new)
-    twin = {**the_pair(found), "id": "x~y", "new_id": "x~y"}
-    said = printed({**found, "pairs": [the_pair(found), twin]}, 200)
+    one, twin, third = (copy.deepcopy(the_pair(found)) for _ in range(3))
+    third["traces"]["infer"] = ["vllm/prefill-1", "vllm/prefill-1"]
+    third["changed"]["infer"].append(["threads", "1", "2"])
+    said = printed({**found, "pairs": [one, twin, third]}, 200)
     assert said.count("model.digest: m1 -> m2") == 1
-    assert "infer vllm/decode-1 (in hf~vllm.decode, x~y): 1 fact changed" in said
+    both = "infer vllm/decode-1 (in 2 pairs), infer vllm/prefill-1: 1 fact changed model.digest"
+    assert both in said and "infer vllm/prefill-1: 1 fact changed threads: 1 -> 2" in said
+    assert said.count("every recorded fact is the same") == 1
 
 
 def test_no_verdict_is_shown_beside_an_interval_that_is_not_trusted(tmp_path: Path) -> None:
