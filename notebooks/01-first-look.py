@@ -52,10 +52,10 @@ floors = ["k3", "k3_low", "k3_high", "floor_left", "floor_right", "excess_k3", "
 pairs.set_index("left")[floors].T.map("{:.2e}".format)
 
 # %% [markdown]
-# The gap is 40 times the largest floor or more, and the excess lies above 0: more than noise. Floors
-# this small live in a few sequences, so that their own intervals are not trusted (hollow markers);
-# they are too small to matter to the excess. The fp32 trainer is *nearer* than the bf16 one:
-# `02-which-knob` has the reason.
+# The gap is 40 times the largest floor or more, and the excess lies above 0: more than noise.
+# Floors this small live in a few sequences, so that their own intervals are not trusted (hollow
+# markers); they are too small to matter to the excess. The fp32 trainer is *nearer* than the bf16
+# one: `02-which-knob` has the reason.
 
 # %% [markdown]
 # ## May the number be believed?
