@@ -156,6 +156,18 @@ def test_no_floor_is_no_excess_and_other_floors_are_not_mixed() -> None:
     assert found["verdict"] == UNKNOWN and "floor" in found["reason"]
 
 
+def test_a_repeat_that_is_bit_equal_leaves_no_excess_to_compare() -> None:
+    """Noisy repeats of both sides of both runs do; one silent side of one of them is no noise."""
+    rng = np.random.default_rng(9)
+    lengths = np.full(40, 30)
+    old, new = (drawn(rng, lengths, np.ones(40), 0.03) for _ in range(2))
+    old, new = (Run(run.gap, {"repeat": run.floors["batch"]}) for run in (old, new))
+    assert change(old, new, paired=True)["excess.k3"]["verdict"] != UNKNOWN
+    silent = {**new.floors["repeat"], "infer": [aligned(np.zeros(1200), lengths)]}
+    found = change(old, Run(new.gap, {"repeat": silent}), paired=True)["excess.k3"]
+    assert found["verdict"] == UNKNOWN and "floor" in found["reason"]
+
+
 def test_what_was_never_seen_is_not_known_to_be_impossible() -> None:
     """No extreme token in either run: the interval is as wide as 12 sequences allow, and one
     extreme token more is not yet worse."""
