@@ -95,6 +95,11 @@ const sequences = (() => {
     get worst() { return this.indexOf(this.pair.block.worst[this.k]); }
     indexOf(position) { return this.found.position.indexOf(position); }
 
+    // At once: drawn when the browser tells of it, its tokens would move what was scrolled to.
+    unfold() {
+      this.element.open = true;
+      this.opened();
+    }
     opened() {
       if (!this.element.open || this.drawn) return;
       this.around(this.hits && this.hits.length ? this.hits[0] : this.worst);

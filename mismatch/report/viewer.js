@@ -26,7 +26,7 @@ const viewers = (() => {
       this.part("controls").hidden = false;
       this.listen();
       this.list(Array.from({ length: this.pair.listed }, (_, k) => k));
-      for (let k = 0; k < Math.min(OPEN, this.pair.held); k++) this.sequence(k).element.open = true;
+      for (let k = 0; k < Math.min(OPEN, this.pair.held); k++) this.sequence(k).unfold();
     }
     sequence(k) {
       if (!this.sequences[k]) {
@@ -94,7 +94,7 @@ const viewers = (() => {
       this.at = -1;
       for (const one of this.sequences.filter(Boolean)) one.filter(this.matches(one.k));
       this.list(this.hits ? [...this.hits.keys()] : Array.from({ length: this.pair.listed }, (_, k) => k));
-      if (this.hits && this.shown.length) this.sequence(this.shown[0]).element.open = true;
+      if (this.hits && this.shown.length) this.sequence(this.shown[0]).unfold();
       this.say();
     }
     matching(text, least, kind) {

@@ -55,6 +55,21 @@ def tip(tab: Tab) -> str:
     return str(tab.js('document.getElementById("tip").hidden ? "" : tip.textContent'))
 
 
+def stands_by(tab: Tab) -> bool:
+    """Whether the tooltip is in sight and a few pixels above or below the focused token, once what
+    was opened has been drawn.
+    """
+    tab.js("new Promise((done) => setTimeout(done, 300))")
+    return bool(
+        tab.js(
+            f"(() => {{ const [t, k] = [tip, {FOCUS}].map((e) => e.getBoundingClientRect());"
+            "const apart = Math.max(t.top - k.bottom, k.top - t.bottom);"
+            "return !tip.hidden && apart > 0 && apart < 12 && t.left <= k.right && t.left >= 0"
+            " && t.right <= innerWidth && t.top >= 0 && t.bottom <= innerHeight; })()"
+        )
+    )
+
+
 # ---------------------------------------------------------------- it opens
 
 
@@ -316,6 +331,59 @@ def test_a_link_opens_its_pair_its_sequence_and_its_token(tab: Tab, page: Path) 
     )
     assert 0 <= box[0] < box[1] <= 900
     assert "position 9, " in tip(tab)
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("pair", [DECODE, PREFILL])
+def test_the_tooltip_of_a_link_stands_by_its_token(
+    tab: Tab, page: Path, pair: str, width: int
+) -> None:
+    """Whatever is opened above it, at once or later; and it is gone with its token."""
+    tab.resize(width, 900)
+    tab.open(page, link(pair, 6, 9))
+    assert stands_by(tab) and "position 9, " in tip(tab)
+    tab.js(f'{FOCUS}.closest(".list").querySelector(".seq:nth-child(3)").open = true')
+    tab.js(f'{FOCUS}.closest(".block").querySelectorAll("details").forEach((e) => e.open = true)')
+    tab.js(f'{FOCUS}.scrollIntoView({{ block: "end" }})')
+    assert stands_by(tab)
+    tab.js(f'{FOCUS}.closest(".seq").open = false')
+    tab.until("tip.hidden")
+
+
+def test_the_tooltip_stays_with_the_focus(tab: Tab, page: Path) -> None:
+    """The worst token that a mouse jumped to is told of though the mouse is elsewhere, or at rest
+    over a token that scrolled below it; another one is while it is pointed at; Escape ends it.
+    """
+    tab.open(page)
+    x, y = place(tab, ".jump")
+    tab.hover(x, y)
+    tab.click(x, y)
+    assert stands_by(tab) and "position 7, " in tip(tab)
+    tab.hover(5, 5)
+    assert stands_by(tab) and "position 7, " in tip(tab)
+    other = place(tab, '.seq .t[data-i="4"]')
+    tab.hover(*other)
+    tab.until("tip.textContent.includes('position 4, ')")
+    tab.hover(5, 5)
+    assert stands_by(tab) and "position 7, " in tip(tab)
+    tab.key("Escape")
+    tab.hover(6, 6)
+    tab.js("new Promise((done) => setTimeout(done, 100))")
+    assert tip(tab) == ""
+
+
+def test_what_scrolls_below_a_mouse_at_rest_is_not_pointed_at(tab: Tab, page: Path) -> None:
+    """The token of a link is told of, and not the one that came to lie below the mouse."""
+    tab.open(page)
+    before = place(tab, '.seq .t[data-i="4"]')
+    tab.js("scrollBy(0, -150)")
+    tab.hover(*before)
+    tab.js(f'{VIEWER}.querySelector(".worst").focus({{ preventScroll: true }})')
+    tab.js("scrollBy(0, 150)")
+    tab.js("new Promise((done) => setTimeout(done, 300))")
+    assert "position 7, " in tip(tab)
+    tab.hover(before[0] + 1, before[1])
+    tab.until("tip.textContent.includes('position 4, ')")
 
 
 def test_links_of_a_sequence_and_of_a_token_lead_back(tab: Tab, page: Path) -> None:
