@@ -100,14 +100,15 @@ def finding(summary: Mapping[str, Any]) -> list[str]:
 def _gap(pair: Pair) -> str:
     k3, mean = pair.metric("k3"), pair.metric("abs_logprob_diff_mean")
     size = sample_size(pair.tokens, pair.sequences)
-    said = f"k3 = {_short(k3)} nats and mean |d| = {_short(mean)} nats"
+    said = f"k3 = {_in_nats(k3)}{'' if k3.trusted else ','} and mean |d| = {_in_nats(mean)}"
     if not (k3.has_interval or mean.has_interval):
         said += f", {why_no_interval(pair.sequences)}"
     return f"Gap: {said} on {pair.path} ({pair.setup}; {size})."
 
 
-def _short(found: Estimate) -> str:
-    return f"{number(found.value)} {interval(found)}" if found.has_interval else number(found.value)
+def _in_nats(found: Estimate) -> str:
+    said = interval(found, unit="nats") if found.has_interval else "nats"
+    return f"{number(found.value)} {said}"
 
 
 def _noise(pair: Pair) -> str:
@@ -199,5 +200,5 @@ def _largest(pairs: Sequence[Pair], rest: Sequence[Pair]) -> str:
     if not known:
         return ""
     most = max(known, key=lambda p: p.metric("k3").value or 0.0)
-    k3 = with_interval(most.metric("k3"), most.sequences)
-    return f"{most.id} has k3 = {k3} nats ({sample_size(most.tokens, most.sequences)})."
+    k3 = with_interval(most.metric("k3"), most.sequences, "nats")
+    return f"{most.id} has k3 = {k3} ({sample_size(most.tokens, most.sequences)})."

@@ -7,6 +7,9 @@ import unicodedata
 from mismatch.glossary import MIN_SEQUENCES, NOT_TRUSTED
 from mismatch.report.pairs import Estimate
 
+#: How a figure of the page shows such an interval.
+DOUBTED = f"Hollow, dotted: {NOT_TRUSTED}."
+
 #: Shown wherever there is no evidence. Never 0, never blank.
 NONE = "—"
 
@@ -25,10 +28,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if whole else f"{value:#.{digits}g}".rstrip(".")
 
 
-def interval(found: Estimate, digits: int = 3) -> str:
-    """`[low, high]`, or a dash; `interval not trusted` behind it where it is not."""
-    said = brackets(found, digits)
+def interval(found: Estimate, digits: int = 3, unit: str = "") -> str:
+    """`[low, high]` and the unit, or a dash; `interval not trusted` behind it where it is not."""
+    said = _with_unit(brackets(found, digits), unit)
     return said if found.trusted else f"{said}, {NOT_TRUSTED}"
+
+
+def _with_unit(said: str, unit: str) -> str:
+    return f"{said} {unit}" if unit else said
 
 
 def brackets(found: Estimate, digits: int = 3) -> str:
@@ -58,13 +65,14 @@ def why_no_interval(sequences: int) -> str:
     return "no interval"
 
 
-def with_interval(found: Estimate, sequences: int) -> str:
-    """`value [low, high]`, or the value and why there is no interval, or `no evidence`."""
+def with_interval(found: Estimate, sequences: int, unit: str = "") -> str:
+    """`value [low, high] unit`, or the value, its unit and why there is no interval, or `no
+    evidence`."""
     if found.value is None:
         return "no evidence"
     if not found.has_interval:
-        return f"{number(found.value)}, {why_no_interval(sequences)}"
-    return f"{number(found.value)} {interval(found)}"
+        return f"{_with_unit(number(found.value), unit)}, {why_no_interval(sequences)}"
+    return f"{number(found.value)} {interval(found, unit=unit)}"
 
 
 def reached(at: Estimate) -> str:

@@ -174,12 +174,11 @@ def drift(pair: Pair, tokens: Tokens) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(style.plain))
     axes.grid()
-    slope = with_interval(found, pair.sequences)
+    slope = with_interval(found, pair.sequences, "nats")
     style.caption(
         figure,
         style.about(pair),
-        f"One dot a sequence. Slope per 1,000 tokens: {slope} nats (95%, bootstrap-t over "
-        "sequences).",
+        f"One dot a sequence. Slope per 1,000 tokens: {slope} (95%, bootstrap-t over sequences).",
         lost,
     )
     return figure

@@ -79,6 +79,21 @@ def test_an_interval_that_is_not_trusted_gives_no_verdict() -> None:
     assert "not trusted" not in gap
 
 
+def test_a_unit_stands_before_what_is_said_of_the_interval() -> None:
+    """Value, interval, nats, and only then that the interval is not trusted, or why there is
+    none."""
+    keys = ("k3", "abs_logprob_diff_mean")
+    doubted = {key: {**runs.metrics(1e-3)[key], "trusted": False} for key in keys}
+    bare = runs.metrics(1e-3, spread=None)
+    gap, _, also = lines(pair(metrics=doubted), pair("prefill", metrics=doubted))
+    assert "k3 = 1.00e-3 [8.00e-4, 1.20e-3] nats, interval not trusted, and mean |d| = 0." in gap
+    assert "0.0379] nats, interval not trusted on decode" in gap
+    assert "has k3 = 1.00e-3 [8.00e-4, 1.20e-3] nats, interval not trusted (" in also
+    gap, _, also = lines(pair(metrics=bare), pair("prefill", metrics=bare))
+    assert "k3 = 1.00e-3 nats and mean |d| = 0.0316 nats, no interval on decode" in gap
+    assert "has k3 = 1.00e-3 nats, no interval (100 tokens" in also
+
+
 def test_a_second_opinion_that_is_not_trusted_is_not_heard() -> None:
     """k2 speaks against k3 only by an interval that holds."""
     other = {**excess(-1e-4, 3e-4)["k2"], "trusted": False}
