@@ -90,6 +90,21 @@ def test_every_word_can_be_read_and_nothing_is_wider_than_the_screen(
     assert not "\n".join(tab.js(CONTRAST))
 
 
+@pytest.mark.parametrize("width", [1400, 900, 500, 390])
+def test_the_numbers_of_a_figure_are_not_cut(tab: Tab, made: Made, width: int) -> None:
+    """All columns stand in the card, also those of long numbers that are not trusted."""
+    found = {"value": -1.23e-5, "low": -1.45e-4, "high": -6.78e-6, "trusted": False}
+    keys = ("abs_logprob_diff_mean", "logprob_diff_mean", "k3")
+    labels = ("whitespace", "[0.01, 0.1)", "1024-4095")
+    rows = [{"bin": n, "tokens": 12345, "metrics": dict.fromkeys(keys, found)} for n in labels]
+    tab.resize(width, 900)
+    tab.open(made(runs.pair(breakdowns={"infer_prob": rows, "token_type": rows, "turn": rows})))
+    tab.js('document.querySelectorAll("details").forEach((e) => e.open = true)')
+    boxes = 'Array.from(document.querySelectorAll("figure .scroll")'
+    cut = tab.js(f"{boxes}, (e) => e.scrollWidth - e.clientWidth)")
+    assert len(cut) == 3 and max(cut) <= 0
+
+
 #: The words whose colour is too near to that of the ground below them.
 CONTRAST = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
