@@ -25,6 +25,12 @@ def grouped(pairs: Sequence[Pair]) -> list[tuple[Check, list[str]]]:
     return sorted(found.items(), key=lambda item: _rank(item[0].verdict))
 
 
+def climbed(pairs: Sequence[Pair]) -> list[tuple[Check, list[str]]]:
+    """The same in the order of the rungs; of one rung, failures first."""
+    order = [rung.name for rung in rungs(pairs)]
+    return sorted(grouped(pairs), key=lambda item: order.index(item[0].rung))
+
+
 def tally(pairs: Sequence[Pair]) -> str:
     """`1 fail, 5 not checked, 10 pass`, over all pairs."""
     verdicts = [check.verdict for check, ids in grouped(pairs) for _ in ids]

@@ -15,7 +15,7 @@ from mismatch import __version__, shapes, store
 from mismatch.glossary import DISTRIBUTION, NOT_TRUSTED, ROUTES_NOTE, WHY_NOT_TRUSTED, about
 from mismatch.report import routed, shares, view, words
 from mismatch.report.blocks import blocks
-from mismatch.report.checks import NOT_RUN, grouped, rungs, where
+from mismatch.report.checks import NOT_RUN, climbed, rungs, where
 from mismatch.report.data import SHADES
 from mismatch.report.finding import finding, notices
 from mismatch.report.markdown import markdown
@@ -76,7 +76,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         share_head=shares.HEAD,
         share_legend=shares.LEGEND,
         blocks=blocks(root, pairs, first, vocabulary),
-        checks=[(check, where(ids, pairs)) for check, ids in grouped(pairs)],
+        checks=[(check, where(ids, pairs)) for check, ids in climbed(pairs)],
         command=view.command_facts(summary),
         failures=failures,
         distribution_note=DISTRIBUTION.replace("`", ""),

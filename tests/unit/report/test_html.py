@@ -323,6 +323,26 @@ def test_an_interval_that_is_not_trusted_is_marked(tmp_path: Path) -> None:
     assert found.text.count("[8.00e-4, 1.20e-3], interval not trusted") >= 2
 
 
+def test_checks_stand_in_the_order_of_the_rungs(tmp_path: Path) -> None:
+    """Whatever they said, and on whatever pair; what failed stands above the others."""
+
+    def ladder(*verdicts: str) -> list[dict[str, str]]:
+        names = ("L0 weights", "L1 tokens", "L2 sampling", "L3 routing")
+        return [
+            {"rung": name, "verdict": verdict, "evidence": f"{name} {verdict}", "todo": ""}
+            for name, verdict in zip(names, verdicts, strict=True)
+        ]
+
+    one = pair(preflight=ladder("pass", "not checked", "pass", "not checked"))
+    two = pair("prefill", preflight=ladder("not checked", "pass", "pass", "fail"))
+    found = page(write_run(tmp_path / "run", one, two))
+    rows = re.findall(r"<tr><td>(L\d) \w+</td><td><span[^>]*>([^<]*)<", found.source)
+    assert rows == [
+        ("L3", "fail"), ("L0", "not checked"), ("L0", "pass"), ("L1", "not checked"),
+        ("L1", "pass"), ("L2", "pass"), ("L3", "not checked"),
+    ]  # fmt: skip
+
+
 def test_null_metrics_and_missing_floors_are_dashes(tmp_path: Path) -> None:
     """A pair without floor, excess or breakdowns is drawn with what it has."""
     bare = pair(floor=None, excess=None, breakdowns={}, preflight=[])
