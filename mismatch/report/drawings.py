@@ -12,7 +12,7 @@ from mismatch.glossary import FORKS, SURVIVAL
 from mismatch.report import drift, plots, spreads
 from mismatch.report.data import Source
 from mismatch.report.pairs import SLOTS, Bin, Forks, Pair
-from mismatch.report.words import NONE, count, interval, number, reached, with_interval
+from mismatch.report.words import DOUBTED, NONE, count, interval, number, reached, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ _BREAKDOWNS = {
     "turn": ("turn", "Contiguous scored stretches of a sequence."),
 }  # fmt: skip
 _BIN_HEAD = ("bin", "tokens", "mean |d|", "mean d", "k3")
-_KEYS = ("abs_logprob_diff_mean", "logprob_diff_mean", "k3")
+_DRAWN = ("abs_logprob_diff_mean", "logprob_diff_mean")
+_KEYS = (*_DRAWN, "k3")
 
 
 def _places(pair: Pair) -> Iterator[Figure]:
@@ -120,13 +121,17 @@ def _places(pair: Pair) -> Iterator[Figure]:
         bins = pair.breakdown(by)
         if bins:
             title, about = _BREAKDOWNS.get(by, (by, ""))
-            said = f"{about.replace('SIDE', pair.sides[1])} {_of_bins(floors)}".strip()
+            said = f"{about.replace('SIDE', pair.sides[1])} {_of_bins(bins, floors)}".strip()
             drawing = plots.by_bin(bins, floors, pair.sequences)
             yield Figure(f"The gap by {title}", drawing, said, _BIN_HEAD, _bin_rows(bins))
 
 
-def _of_bins(floors: list[plots.FloorLine]) -> str:
-    said = "● mean |d|, ○ mean d (nats, log space) with 95% intervals."
+def _of_bins(bins: list[Bin], floors: list[plots.FloorLine]) -> str:
+    said = "● mean |d|, ◆ mean d (nats, log space) with 95% intervals."
+    if not all(b.metric(key).trusted for b in bins for key in _DRAWN):
+        said += f" {DOUBTED}"
+    if plots.are_cut(bins, floors):
+        said += " An arrow: the interval goes on; the numbers have it whole."
     if not floors:
         return f"{said} No batch floor was captured."
     values = ", ".join(f"{f.name} {number(f.value)}" for f in floors)
@@ -197,8 +202,8 @@ def _of_drift(found: drift.Drift, pair: Pair) -> str:
     if found.slope.value is None:
         said += f"Slope: {NONE}. "
     else:
-        slope = with_interval(found.slope, pair.sequences)
-        said += f"Line: least squares, {slope} nats per 1,000 tokens"
+        slope = with_interval(found.slope, pair.sequences, "nats per 1,000 tokens")
+        said += f"Line: least squares, {slope}"
         said += ", dashed at the ends of its interval. " if found.slope.has_interval else ". "
     if found.drawn == found.sequences:
         return f"{said}All {count(found.sequences, 'sequence')} are drawn."

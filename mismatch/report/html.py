@@ -68,6 +68,7 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
     axis = view.shared_axis(pairs)
     script, style = inlined(SCRIPTS), inlined(STYLES)
     vocabulary = Vocabulary()
+    groups = view.groups(pairs, axis)
     template = environment().get_template("template.html.j2")
     return template.render(
         axis=Markup(strip_axis(axis)),
@@ -81,7 +82,8 @@ def _page(root: Path, summary: Mapping[str, Any], failures: Sequence[Failure]) -
         failures=failures,
         distribution_note=DISTRIBUTION.replace("`", ""),
         finding=finding(summary),
-        groups=view.groups(pairs, axis),
+        doubted=any(row.doubted for _, members in groups for row in members),
+        groups=groups,
         hero=view.hero(first, axis),
         not_run=NOT_RUN,
         policy=policy(script, style),
@@ -132,7 +134,9 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    made.globals.update(NOT_TRUSTED=NOT_TRUSTED, SHADES=SHADES, SLOTS=SLOTS, about=about)
+    made.globals.update(
+        DOUBTED=words.DOUBTED, NOT_TRUSTED=NOT_TRUSTED, SHADES=SHADES, SLOTS=SLOTS, about=about
+    )
     for name in (*_WORDS, "sample_size", "why_no_interval"):
         made.globals[name] = getattr(words, name)
     return made

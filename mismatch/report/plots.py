@@ -10,7 +10,21 @@ from markupsafe import Markup
 from mismatch.report.axes import LinearAxis, LogAxis, Tick, linear_axis
 from mismatch.report.pairs import Bin, Estimate
 from mismatch.report.shares import Shares, percent
-from mismatch.report.svg import DOT, HEIGHT, LINE, RECT, TEXT, anchor, levels, short, svg, y_of
+from mismatch.report.svg import (
+    DOT,
+    HEIGHT,
+    LINE,
+    RECT,
+    TEXT,
+    anchor,
+    arrow,
+    diamond,
+    doubted,
+    levels,
+    short,
+    svg,
+    y_of,
+)
 from mismatch.report.words import clean, with_interval
 
 # ---------------------------------------------------------------- one strip: a value on a log axis
@@ -47,9 +61,12 @@ def _mark(mark: Mark, axis: LogAxis, y: float, sequences: int) -> list[Markup]:
     parts = []
     if mark.bar and found.low is not None and found.high is not None:
         low, high = 100 * axis.at(found.low), 100 * axis.at(found.high)
-        parts.append(LINE.format(f"range {mark.role}", low, high, y, y))
+        parts.append(LINE.format(f"range {mark.role}{doubted(found)}", low, high, y, y))
     title = f"{mark.name}: {with_interval(found, sequences)}"
-    return [*parts, DOT.format(f"dot {mark.role}", 100 * axis.at(found.value), y, 5, title)]
+    return [
+        *parts,
+        DOT.format(f"dot {mark.role}{doubted(found)}", 100 * axis.at(found.value), y, 5, title),
+    ]
 
 
 def strip_axis(axis: LogAxis) -> Markup:
@@ -86,13 +103,11 @@ _ON_ONE_LEVEL = 5
 
 
 def by_bin(rows: Sequence[Bin], floors: Sequence[FloorLine], sequences: int) -> Markup:
-    """mean |d| (filled) and mean d (hollow) of each bin with intervals; floors dashed."""
-    seen = [row.metric(key) for row in rows for key, _, _ in _SERIES]
-    values = [v for e in seen for v in (e.value, e.low, e.high) if v is not None]
-    axis = linear_axis([*values, *(f.value for f in floors)])
+    """mean |d| (dots) and mean d (diamonds) of each bin with intervals; floors dashed."""
+    axis = _axis_of(rows, floors)
     parts = levels(axis.ticks)
     for floor in floors:
-        y = _y(axis, floor.value)
+        y = y_of(axis.at(floor.value))
         parts.append(LINE.format("guide", 0, 100, y, y))
     for k, row in enumerate(rows):
         middle = 100 * (k + 0.5) / len(rows)
@@ -104,14 +119,33 @@ def by_bin(rows: Sequence[Bin], floors: Sequence[FloorLine], sequences: int) -> 
     return svg(height, f"mean |d| and mean d in {len(rows)} bins", parts)
 
 
-def _y(axis: LinearAxis, value: float) -> float:
-    return y_of(axis.at(value))
+def _axis_of(rows: Sequence[Bin], floors: Sequence[FloorLine]) -> LinearAxis:
+    """Holds every value, and the bounds that say something. A bound that is not trusted, or that
+    lies beyond the largest |d| of its bin (few tokens, or few that differ), would leave no room for
+    all the others.
+    """
+    held = [floor.value for floor in floors]
+    for row in rows:
+        largest = row.metric("abs_logprob_diff_max").value
+        for found in (row.metric(key) for key, _, _ in _SERIES):
+            bounds = [b for b in (found.low, found.high) if b is not None and found.trusted]
+            held += [b for b in bounds if largest is None or abs(b) <= largest]
+            held += [] if found.value is None else [found.value]
+    return linear_axis(held)
 
 
-_POINT = Markup(
-    '<g transform="translate({})"><line class="range thin {role}" x1="{x:.2f}%" x2="{x:.2f}%" '
-    'y1="{low:.1f}" y2="{high:.1f}"/>{dot}</g>'
+def are_cut(rows: Sequence[Bin], floors: Sequence[FloorLine]) -> bool:
+    """Whether a bar goes on beyond the plot area of `by_bin`."""
+    axis = _axis_of(rows, floors)
+    shown = [row.metric(key) for row in rows for key, _, _ in _SERIES]
+    drawn = [at for e in shown if e.has_interval for at in (e.low, e.high) if at is not None]
+    return any(not 0 <= axis.at(bound) <= 1 for bound in drawn)
+
+
+_BAR = Markup(
+    '<line class="range thin {role}" x1="{x:.2f}%" x2="{x:.2f}%" y1="{low:.1f}" y2="{high:.1f}"/>'
 )
+_POINT = Markup('<g transform="translate({})">{}</g>')
 
 
 def _point(
@@ -119,12 +153,25 @@ def _point(
 ) -> Markup:
     if found.value is None:
         return Markup("")
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
-    name = "mean |d|" if role == "gap" else "mean d"
-    title = f"{name}: {with_interval(found, sequences)}"
-    dot = DOT.format(f"dot {role}", x, _y(axis, found.value), 4, title)
-    return _POINT.format(shift, role=role, x=x, low=_y(axis, low), high=_y(axis, high), dot=dot)
+    title = f"{'mean |d|' if role == 'gap' else 'mean d'}: {with_interval(found, sequences)}"
+    y, kind = y_of(axis.at(found.value)), f"{role}{doubted(found)}"
+    mark = (
+        DOT.format(f"dot {kind}", x, y, 4, title) if role == "gap" else diamond(kind, x, y, title)
+    )
+    return _POINT.format(shift, Markup("").join([*_bar(found, kind, x, axis, title), mark]))
+
+
+def _bar(found: Estimate, kind: str, x: float, axis: LinearAxis, title: str) -> list[Markup]:
+    """The interval; an arrow where it goes on beyond the plot area."""
+    if found.low is None or found.high is None:
+        return []
+    low, high = axis.at(found.low), axis.at(found.high)
+    ends = [y_of(min(max(at, 0.0), 1.0)) for at in (low, high)]
+    parts = [_BAR.format(role=kind, x=x, low=ends[0], high=ends[1])]
+    for at, y in zip((low, high), ends, strict=True):
+        if not 0 <= at <= 1:
+            parts.append(arrow(kind, x, y, title, up=at > 1))
+    return parts
 
 
 def _bin_label(row: Bin, x: float, y: float) -> list[Markup]:

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mismatch.report.axes import Tick
+from mismatch.report.pairs import Estimate
 
 HEIGHT = 190  # of a plot area, pixels
 
@@ -24,6 +25,11 @@ RECT = Markup(
     "<title>{}</title></rect>"
 )
 DOT = Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="{}"><title>{}</title></circle>')
+#: A shape of pixels at a place in percent, as a dot is.
+_SHAPE = Markup(
+    '<svg class="shape" x="{:.2f}%" y="{:.1f}"><path class="{}" d="{}"><title>{}</title></path>'
+    "</svg>"
+)
 _BOX = Markup(
     '<svg x="0" y="0" width="100%" height="{}" viewBox="0 0 1000 1000" preserveAspectRatio="none">'
     "{}</svg>"
@@ -36,6 +42,20 @@ Point = tuple[float, float]
 
 def svg(height: float, label: str, parts: Sequence[Markup]) -> Markup:
     return _SVG.format(round(height), label, Markup("").join(parts))
+
+
+def diamond(role: str, x: float, y: float, title: str) -> Markup:
+    return _SHAPE.format(x, y, f"dot {role}", "M0-5 5 0 0 5-5 0z", title)
+
+
+def arrow(role: str, x: float, y: float, title: str, *, up: bool) -> Markup:
+    """The end of a bar that goes on beyond the plot area."""
+    return _SHAPE.format(x, y, f"beyond {role}", "M0-5 4 2-4 2z" if up else "M0 5 4-2-4-2z", title)
+
+
+def doubted(found: Estimate) -> str:
+    """The CSS class of a mark whose interval is not trusted: hollow, and its bar dotted."""
+    return "" if found.trusted else " doubted"
 
 
 def box(paths: Sequence[Markup]) -> Markup:

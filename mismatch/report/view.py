@@ -124,11 +124,14 @@ def _strip(marks: Sequence[plots.Mark], axis: LogAxis, pair: Pair, guide: float 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One pair of the table; a failed one stands there too, with its reason."""
+    """One pair of the table; a failed one stands there too, with its reason. doubted: whether an
+    interval of its strip is not trusted.
+    """
 
     pair: Pair
     noise: Noise
     strip: Markup
+    doubted: bool
     floors: list[tuple[str, list[str]]]
 
 
@@ -154,7 +157,8 @@ def _row(pair: Pair, axis: LogAxis) -> TableRow:
             marks.insert(0, plots.Mark("floor", f"batch floor, {side}", floor, bar=False))
     strip = _strip(marks, axis, pair, floor_mean(pair, "k3"))
     floors = [(side, _floors(pair, s)) for side, s in zip(pair.sides, SLOTS, strict=True)]
-    return TableRow(pair, noise(pair), strip, floors)
+    doubted = not all(mark.found.trusted for mark in marks)
+    return TableRow(pair, noise(pair), strip, doubted, floors)
 
 
 def _floors(pair: Pair, slot: str) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mismatch.report import build, drift, spreads, svg
-from mismatch.report.pairs import Estimate, estimate
+from mismatch.report import build, drift, plots, spreads, svg
+from mismatch.report.pairs import Bin, Estimate, estimate
 from mismatch.report.sequences import Sequences, Tokens, sequences_of
 from tests.unit.report import runs
 from tests.unit.report.runs import pair, write_run
@@ -42,6 +42,62 @@ def test_every_breakdown_is_drawn_and_what_comes_after_three_is_folded(tmp_path:
     assert places == sorted(places)
     folded = ", ".join(f"the gap by {name}" for name in order[3:])
     assert folded.capitalize() in found
+
+
+def bin_of(
+    label: str, low: float, high: float, *, value: float, largest: float = 0.1, trusted: bool = True
+) -> Bin:
+    found = {"value": value, "low": low, "high": high, "trusted": trusted}
+    top = {"abs_logprob_diff_max": {"value": largest, "low": None, "high": None}}
+    return Bin(label, 50, {"abs_logprob_diff_mean": found, "logprob_diff_mean": found, **top})
+
+
+def test_bars_that_are_not_trusted_are_hollow_and_dotted(tmp_path: Path) -> None:
+    """mean |d| and mean d alike, and the caption says so; a trusted one is drawn as ever."""
+    made = {
+        key: {"token_type": [{"bin": "x", "tokens": 50, "metrics": {
+            name: {**runs.estimate(0.01), "trusted": key == "good"}
+            for name in ("abs_logprob_diff_mean", "logprob_diff_mean")
+        }}]}
+        for key in ("good", "bad")
+    }  # fmt: skip
+    for key, breakdown in made.items():
+        root = write_run(tmp_path / key, pair(breakdowns=breakdown))
+        assert ("Hollow, dotted: interval not trusted." in text(root)) == (key == "bad")
+        source = (root / "report.html").read_text(encoding="utf-8")
+        for role in ("gap", "bias"):
+            kind = f"{role} doubted" if key == "bad" else role
+            assert source.count(f'class="range thin {kind}"') == 1
+            assert len(re.findall(rf'class="dot {kind}"[^>]*><title>mean ', source)) == 1
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        bin_of("special", 0.0, 0.976, value=0.008, trusted=False),
+        bin_of("special", 0.0, 0.976, value=0.008, largest=0.088),
+    ],
+)
+def test_a_bound_that_says_nothing_does_not_stretch_the_axis(absurd: Bin) -> None:
+    """Not trusted, or beyond the largest |d| of its bin: the others are as large as without it, its
+    bar ends in an arrow at the edge, and its tooltip has the number whole.
+    """
+    other = bin_of("other", 0.02, 0.04, value=0.03)
+    drawn = plots.by_bin([other, absurd], [], 10)
+    alone = plots.by_bin([other], [], 10)
+    places = [re.findall(r'cy="([\d.]+)"', one)[0] for one in (drawn, alone)]
+    assert places[0] == places[1]
+    heights = [float(y) for y in re.findall(r' y[12]?="(-?[\d.]+)"', drawn)]
+    assert min(heights) >= 0 and drawn.count('class="beyond ') == 2
+    assert "mean |d|: 8.00e-3 [0, 0.976]" in drawn
+    assert plots.are_cut([other, absurd], [])
+    assert not plots.are_cut([other], []) and 'class="beyond ' not in alone
+
+
+def test_a_trusted_bound_within_its_bin_is_on_the_axis() -> None:
+    """Below 0 and above the values: nothing is cut."""
+    wide = [bin_of("x", -0.05, 0.09, value=0.01), bin_of("y", 0.0, 0.02, value=0.01)]
+    assert not plots.are_cut(wide, []) and 'class="beyond ' not in plots.by_bin(wide, [], 10)
 
 
 def test_corrections_and_ess_by_length_stand_with_their_intervals(tmp_path: Path) -> None:

@@ -323,6 +323,18 @@ def test_an_interval_that_is_not_trusted_is_marked(tmp_path: Path) -> None:
     assert found.text.count("[8.00e-4, 1.20e-3], interval not trusted") >= 2
 
 
+def test_strips_of_intervals_that_are_not_trusted_are_hollow_and_dotted(tmp_path: Path) -> None:
+    """In the headline and in the table, with a word on it in both captions; no other is."""
+    marked = {**runs.metrics(1e-3), "k3": {**runs.estimate(1e-3), "trusted": False}}
+    found = page(write_run(tmp_path / "marked", pair(metrics=marked)))
+    for kind in ("range gap doubted", "dot gap doubted"):
+        assert found.source.count(f'class="{kind}"') == 2
+    assert 'class="dot floor doubted"' not in found.source
+    assert found.text.count("Hollow, dotted: interval not trusted.") == 2
+    other = page(write_run(tmp_path / "other", pair()))
+    assert "Hollow, dotted" not in other.text and ' doubted"' not in other.source
+
+
 def test_checks_stand_in_the_order_of_the_rungs(tmp_path: Path) -> None:
     """Whatever they said, and on whatever pair; what failed stands above the others."""
 
