@@ -13,11 +13,13 @@ from mismatch.report.finding import finding, notices
 from mismatch.report.fit import CELL, SENTENCE, Block, clipped, fitted, table
 from mismatch.report.noise import is_deterministic, noise
 from mismatch.report.pairs import SLOTS, Estimate, Forks, Pair, lead, pairs_of
+from mismatch.report.provenance import NOT_RECORDED
 from mismatch.report.routed import in_short
 from mismatch.report.shares import HEAD, LEGEND, cells, shares_of
 from mismatch.report.words import (
     NONE,
     clean,
+    count,
     interval,
     number,
     percent,
@@ -36,9 +38,22 @@ def escape(text: str) -> str:
     """Foreign text as itself: no Markdown, no HTML, no table cell breaks, no link, no @mention, no
     #reference.
     """
-    plain = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    escaped = _ACTIVE.sub(r"\\\1", plain)
-    plain_words = escaped.replace("@", "@<!-- -->").replace("://", ":<!-- -->//")
+    return _unlinked(_ACTIVE.sub(r"\\\1", _no_tags(text)))
+
+
+def inside_html(text: str) -> str:
+    """The same for what stands in an HTML element: GitHub reads no Markdown there, so a backslash
+    would be shown. Links, mentions and references are looked for in its text all the same.
+    """
+    return _unlinked(_no_tags(clipped(text, CELL)))
+
+
+def _no_tags(text: str) -> str:
+    return clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _unlinked(text: str) -> str:
+    plain_words = text.replace("@", "@<!-- -->").replace("://", ":<!-- -->//")
     return re.sub(r"(?i)www(?=\.)|#(?=\d)", r"\g<0><!-- -->", plain_words)
 
 
@@ -75,7 +90,9 @@ def markdown(
         Block(_title(first)),
         Block("\n".join(_bold_head(line) for line in finding(summary))),
         _pair_table(pairs),
+        _doubts(pairs),
         Block(_notes(pairs)),
+        _floor_table(pairs),
         *_attributions(summary),
         _distributions(pairs),
         _forks(pairs),
@@ -104,18 +121,55 @@ def _bold_head(line: str) -> str:
 
 #: Which tables lose rows first, where all is too long for a comment.
 CUT = (
-    "pairs", "checks", "failed", "attributions", "breakdown", "prefixes", "corrections",
-    "distributions", "forks", "routes", "sides",
+    "doubts", "pairs", "checks", "failed", "floors", "attributions", "breakdown", "prefixes",
+    "corrections", "distributions", "forks", "routes", "sides",
 )  # fmt: skip
 
 
+#: Pairs whose reason is told: more would leave no room for the pairs themselves.
+_MOST_DOUBTS = 20
+
+
 def _pair_table(pairs: Sequence[Pair]) -> Block:
-    head = (
-        "pair", "verdict", "tokens (sequences)", "k3 [95%]", "mean abs d [95%]",
-        "floor k3, train or left", "floor k3, infer or right", "excess k3 [95%]",
-    )  # fmt: skip
+    """Narrow: GitHub gives a comment some 830 pixels, and where a table asks for more, a browser
+    breaks numbers at their hyphens. So a line of a cell holds no more than an interval."""
+    head = ("pair", "verdict<br>tokens (sequences)", "k3<br>[95%]", "excess k3<br>[95%]")
     rows = [_pair_row(p) for p in pairs]
     return table(head, rows, cut=CUT.index("pairs"), first=_worth_keeping(pairs))
+
+
+def _doubts(pairs: Sequence[Pair]) -> Block:
+    """Why a pair cannot be believed: whole sentences, which would take the room of the numbers."""
+    found = [(p, why) for p in pairs if (why := noise(p)).tone == "broken"]
+    rows = [[code(p.id), cell(why.reason)] for p, why in found[:_MOST_DOUBTS]]
+    more = len(found) - len(rows)
+    return table(
+        ("pair", "why its numbers count for nothing"),
+        rows,
+        note=f"{count(more, 'pair')} more: report.html has the reasons." if more else "",
+        cut=CUT.index("doubts"),
+    )
+
+
+def _floor_table(pairs: Sequence[Pair]) -> Block:
+    head = (
+        "pair", "mean abs d<br>[95%]", "floor k3,<br>train or left", "floor k3,<br>infer or right",
+    )  # fmt: skip
+    rows = [
+        [
+            code(p.id),
+            _stacked(p.metric("abs_logprob_diff_mean"), p),
+            *(_floors(p, slot) for slot in SLOTS),
+        ]
+        for p in pairs
+    ]
+    return table(
+        head,
+        rows,
+        title="The floors beneath, and mean abs d" if rows else "",
+        cut=CUT.index("floors"),
+        first=_worth_keeping(pairs),
+    )
 
 
 def _worth_keeping(pairs: Sequence[Pair]) -> list[int]:
@@ -128,17 +182,19 @@ def _worth_keeping(pairs: Sequence[Pair]) -> list[int]:
 
 
 def _pair_row(pair: Pair) -> list[str]:
-    found = noise(pair)
-    reason = f": {cell(found.reason)}" if found.tone == "broken" else ""
     return [
         code(pair.id),
-        f"**{found.verdict}**{reason}",
-        f"{pair.tokens:,} ({pair.sequences:,})",
-        _value(pair.metric("k3"), pair),
-        _value(pair.metric("abs_logprob_diff_mean"), pair),
-        *(_floors(pair, slot) for slot in SLOTS),
-        _value(pair.excess("k3"), pair),
+        f"**{noise(pair).verdict}**<br>{pair.tokens:,} ({pair.sequences:,})",
+        _stacked(pair.metric("k3"), pair),
+        _stacked(pair.excess("k3"), pair),
     ]
+
+
+def _stacked(found: Estimate, pair: Pair) -> str:
+    """The value above its interval, and each doubt on a line of its own."""
+    value, _, beside = _value(found, pair).partition(" ")
+    lines = beside.replace("], ", "],<br>").replace(" (", "<br>(")
+    return f"{value}<br>{lines}" if lines else value
 
 
 def _value(found: Estimate, pair: Pair) -> str:
@@ -152,11 +208,11 @@ def _floors(pair: Pair, slot: str) -> str:
     said = []
     batch, repeat = (pair.floor(name, slot, "k3") for name in ("batch", "repeat"))
     if batch is not None:
-        said.append(f"batch {_value(batch, pair)}")
+        said.append(f"batch {_stacked(batch, pair)}")
     if is_deterministic(pair, slot):
         said.append("repeat: deterministic")
     elif repeat is not None:
-        said.append(f"repeat {_value(repeat, pair)}")
+        said.append(f"repeat {_stacked(repeat, pair)}")
     return "<br>".join(said) or "not captured"
 
 
@@ -171,14 +227,17 @@ def _notes(pairs: Sequence[Pair]) -> str:
 
 
 def _distributions(pairs: Sequence[Pair]) -> Block:
-    found = [p for p in pairs if p.distribution]
-    keys = list(dict.fromkeys(k for p in found for k in p.distribution))
-    rows = [[code(p.id), *(_value(p.of_distribution(k), p) for k in keys)] for p in found]
+    """A row for each pair and number: a dozen columns would not fit."""
+    rows = [
+        [code(p.id), code(k), _value(p.of_distribution(k), p)]
+        for p in pairs
+        for k in p.distribution
+    ]
     return table(
-        ("pair", *map(code, keys)),
+        ("pair", "what", "mean [95%]"),
         rows,
-        title="Whole distribution: top-k, entropy, kept mass" if found else "",
-        note=DISTRIBUTION if found else "",
+        title="Whole distribution: top-k, entropy, kept mass" if rows else "",
+        note=DISTRIBUTION if rows else "",
         cut=CUT.index("distributions"),
     )
 
@@ -256,11 +315,12 @@ def _checks(pairs: Sequence[Pair]) -> Block:
         if check.verdict != "pass"
     ]
     head = ("check", "verdict", "evidence", "to do", "pairs")
-    said = f"Preflight: {cell(tally(pairs))}"
     if not rows:
-        return Block(f"{said}. report.html has the evidence." if found else NOT_RUN)
+        said = f"Preflight: {cell(tally(pairs))}. report.html has the evidence."
+        return Block(said if found else NOT_RUN)
     note = "What passed, and on what evidence, is in report.html."
-    return table(head, rows, title=said, note=note, cut=CUT.index("checks"))
+    title = f"Preflight: {inside_html(tally(pairs))}"
+    return table(head, rows, title=title, note=note, cut=CUT.index("checks"))
 
 
 def _breakdown(first: Pair | None) -> Block:
@@ -275,8 +335,8 @@ def _breakdown(first: Pair | None) -> Block:
         ]
         for row in rows
     ]
-    head = (f"{first.sides[1]} probability", "tokens", "mean abs d [95%]", "mean d [95%]")
-    title = f"Gap by probability ({cell(first.id)}, log space)"
+    head = (f"{cell(first.sides[1])} probability", "tokens", "mean abs d [95%]", "mean d [95%]")
+    title = f"Gap by probability ({inside_html(first.id)}, log space)"
     return table(head, lines, title=title, cut=CUT.index("breakdown"))
 
 
@@ -289,7 +349,7 @@ def _prefixes(first: Pair | None) -> Block:
         for row in rows
     ]
     head = ("first L scored tokens", "sequences", "ESS / n [95%]", "exp(-2 L k3)")
-    title = f"Effective sample by length ({cell(first.id)}, ratio space)"
+    title = f"Effective sample by length ({inside_html(first.id)}, ratio space)"
     return table(head, lines, title=title, cut=CUT.index("prefixes"))
 
 
@@ -308,15 +368,26 @@ def _corrections(first: Pair | None) -> Block:
         for row in rows
     ]
     head = ("correction", "level", "rule", "affected, % [95%]", "ESS / n [95%]")
-    title = f"What a correction would do ({cell(first.id)}, ratio space)"
+    title = f"What a correction would do ({inside_html(first.id)}, ratio space)"
     return table(head, lines, title=title, cut=CUT.index("corrections"))
 
 
 def _sides(first: Pair | None, differences: Sequence[Difference] | None) -> Block:
+    """Facts that both sides recorded. What one of two engines alone has to say is no difference
+    that explains a gap: it is counted."""
     if first is None or not differences:
         return Block()
-    rows = [[code(name), cell(left), cell(right)] for name, left, right in differences]
+    both = [row for row in differences if NOT_RECORDED not in row[1:]]
+    rows = [[code(name), cell(left), cell(right)] for name, left, right in both]
     left, right = first.traces
-    head = ("fact", f"{first.sides[0]}: {code(left)}", f"{first.sides[1]}: {code(right)}")
-    title = f"How the two sides differ ({len(rows)} facts)"
-    return table(head, rows, title=title, cut=CUT.index("sides"))
+    one, other = map(cell, first.sides)
+    title = f"How the two sides differ ({count(len(rows), 'fact')})"
+    alone = len(differences) - len(both)
+    note = f"{count(alone, 'fact')} more, recorded on one side alone: report.html has them."
+    return table(
+        ("fact", f"{one}: {code(left)}", f"{other}: {code(right)}"),
+        rows,
+        title=title,
+        note=note if alone else "",
+        cut=CUT.index("sides"),
+    )

@@ -34,12 +34,14 @@ def test_many_pairs_fit_and_the_cut_is_said() -> None:
     pairs = many(1000)
     pairs[500] = failed_pair()
     text = markdown(summary_of(*pairs))
-    rows = [line for line in text.splitlines() if line.startswith("| `hf")]
-    assert len(text) <= COMMENT and len(rows) > 200
+    found = [line for line in text.splitlines() if line.startswith("| `hf")]
+    *rows, why = found  # the last line says why the one that failed cannot be believed
+    assert len(text) <= COMMENT and len(rows) > 200 and "The capture failed" in why
     assert f"*{1000 - len(rows):,} of 1,000 rows are left out here; report.html has them.*" in text
     assert sum("sglang.decode" in row for row in rows) == 1
     kept = [row.split("`")[1] for row in rows if "sglang" not in row]
-    assert kept == [f"hf~vllm-{k:04d}.decode" for k in range(1000 - len(kept), 1000)]
+    largest = [f"hf~vllm-{k:04d}.decode" for k in range(1000) if k != 500]
+    assert kept == largest[-len(kept) :]
 
 
 @pytest.mark.parametrize("length", [10, 10_000])
@@ -54,6 +56,13 @@ def test_hostile_text_of_any_length_fits(length: int) -> None:
     text = markdown(summary_of(*pairs, failed_pair(long)), differ, failures)
     assert len(text) <= COMMENT
     assert "hf~vllm-0098.decode" in text and "left out" in text
+
+
+def test_reasons_leave_room_for_the_pairs() -> None:
+    """Of thirty pairs that cannot be believed twenty say why, and the rest is counted."""
+    text = markdown(summary_of(*(failed_pair(f"reason {k}.") for k in range(30))))
+    assert "reason 19." in text and "reason 20." not in text
+    assert "10 pairs more: report.html has the reasons." in text
 
 
 def test_the_ladder_is_short_where_nothing_failed() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from mismatch.report.markdown import code, escape
+from mismatch.report.markdown import code, escape, inside_html
+from mismatch.report.provenance import NOT_RECORDED
 from mismatch.report.tables import markdown, terminal
 from tests.unit.report import runs
 from tests.unit.report.runs import failed_pair, pair, routed, summary_of
@@ -32,20 +34,45 @@ def test_code_survives_backticks_and_pipes() -> None:
 
 
 def test_rows_keep_their_cells_whatever_the_text() -> None:
-    """A hostile reason adds no column to the pair table."""
+    """A hostile reason adds no column: neither to the pairs nor to the table that holds it."""
     text = markdown(summary_of(pair(), failed_pair("|x|" + runs.HOSTILE)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    cells = {row.replace("\\|", "").count("|") for row in rows[:4]}
-    assert cells == {9}
-    assert "<img" not in text
+    columns = [row.replace("\\|", "").count("|") - 1 for row in rows]
+    assert columns[:7] == [4] * 4 + [2] * 3
+    assert "The capture failed" in rows[6] and "<img" not in text
 
 
 def test_the_table_has_value_interval_floors_and_excess() -> None:
-    """One line tells gap, both floors, excess and verdict."""
-    row = next(x for x in markdown(summary_of(pair())).splitlines() if x.startswith("| `"))
-    for said in ("1.00e-3 [8.00e-4, 1.20e-3]", "batch 1.00e-4", "repeat: deterministic",
-                 "8.50e-4 [6.80e-4, 1.02e-3]", "**more than noise**", "100 (10)"):  # fmt: skip
+    """Verdict, gap and excess in one line; the mean and both floors in the folded line below."""
+    row, below = (x for x in markdown(summary_of(pair())).splitlines() if x.startswith("| `"))
+    for said in ("1.00e-3<br>[8.00e-4, 1.20e-3]", "8.50e-4<br>[6.80e-4, 1.02e-3]",
+                 "**more than noise**<br>100 (10)"):  # fmt: skip
         assert said in row
+    for said in ("batch 1.00e-4<br>[", "repeat: deterministic", "0.0316<br>[0.0253, 0.0379]"):
+        assert said in below
+
+
+@pytest.mark.parametrize(("sequences", "spread"), [(10, 0.2), (4, None)])
+def test_no_line_of_the_tables_of_pairs_is_wider_than_an_interval(
+    sequences: int, spread: float | None
+) -> None:
+    """Of negative numbers with a mark too: a browser with too little room breaks at hyphens."""
+    marked = {k: {**runs.estimate(-1.23e-4, spread), "trusted": False} for k in ("k2", "k3")}
+    found = pair(sequences=sequences, metrics={**runs.metrics(1e-3), **marked}, excess=marked)
+    lines = [x for x in markdown(summary_of(found)).splitlines() if x.startswith("| `")]
+    for line in lines:
+        widest = max(len(part) for cell in line.split("|")[2:] for part in cell.split("<br>"))
+        assert widest <= len("repeat: deterministic ") + 4
+
+
+def test_what_stands_in_a_summary_is_escaped_as_html() -> None:
+    """No backslash is shown there, and no tag, link or mention comes of foreign text."""
+    text = inside_html("hf~vllm_x <b> @me http://x #1")
+    assert "\\" not in text and "hf~vllm_x &lt;b&gt;" in text
+    assert "@me" not in text and "http://" not in text and "#1" not in text
+    folded = [x for x in markdown(summary_of(pair())).splitlines() if "<summary>" in x]
+    assert any("hf-bf16-sdpa~vllm-bf16-eager.decode" in x for x in folded)
+    assert not any("\\" in x for x in folded)
 
 
 def test_corrections_and_ess_by_length_of_the_leading_pair_are_told() -> None:
@@ -70,6 +97,17 @@ def test_failures_and_differences_are_told() -> None:
     assert "| `sglang/decode-1` | load: ImportError: x |" in text
 
 
+def test_what_one_side_alone_recorded_is_counted_not_listed() -> None:
+    """As in the page: an engine's facts that the other never tells explain no gap."""
+    unlike = [("a", "1", "2"), ("b", NOT_RECORDED, "2"), ("c", "1", NOT_RECORDED)]
+    text = markdown(summary_of(pair()), unlike)
+    assert "How the two sides differ (1 fact)" in text and "| `a` | 1 | 2 |" in text
+    assert "2 facts more, recorded on one side alone" in text and "`b`" not in text
+    only = markdown(summary_of(pair()), unlike[1:])
+    assert "differ (0 facts)" in only and "2 facts more" in only
+    assert "one side alone" not in markdown(summary_of(pair()), unlike[:1])
+
+
 def test_emulated_quantisation_is_named_so() -> None:
     """Both conditions that emulate, in the report and on a terminal; nothing where none does."""
     words = "emulated: 4 linear layers rounded to fp8"
@@ -87,7 +125,7 @@ def test_an_interval_that_is_not_trusted_says_so_beside_it_and_why_below() -> No
     marked["k3"] = {**marked["k3"], "trusted": False}
     text = markdown(summary_of(pair(metrics=marked)))
     row = next(x for x in text.splitlines() if x.startswith("| `"))
-    assert "1.00e-3 [8.00e-4, 1.20e-3], interval not trusted" in row
+    assert "1.00e-3<br>[8.00e-4, 1.20e-3],<br>interval not trusted" in row
     assert row.count("not trusted") == 1
     assert "interval not trusted: too few sequences" in text
     assert "not trusted" not in markdown(summary_of(pair()))
@@ -115,7 +153,7 @@ def test_few_sequences_and_missing_floors_have_words() -> None:
     """No interval says why; no floor is `not captured`, never 0."""
     bare = pair(sequences=4, metrics=runs.metrics(1e-3, None), floor=None, excess=None)
     text = markdown(summary_of(bare))
-    assert "no interval (fewer than 8 sequences)" in text
+    assert "no interval<br>(fewer than 8 sequences)" in text
     assert "not captured" in text
 
 
