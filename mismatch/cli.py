@@ -524,7 +524,12 @@ def _usage(reason: Exception) -> MismatchError | None:
     message = getattr(reason, "format_message", None)
     if message is None:
         return None
-    words = shlex.join(["mismatch-probe", *sys.argv[1:2], "--help"])
+    context = getattr(reason, "ctx", None)
+    verbs: list[str] = []
+    while context is not None and context.parent is not None:  # the root is the program itself
+        verbs.insert(0, str(context.info_name))
+        context = context.parent
+    words = shlex.join(["mismatch-probe", *verbs, "--help"])
     return MismatchError("usage", what=str(message()), todo=f"See: {words}")
 
 

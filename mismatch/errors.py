@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 PASS, GATE_FAILED, BAD_INPUT, NOTHING_SELECTED, NO_EVIDENCE = 0, 1, 2, 3, 4
@@ -158,13 +159,14 @@ ERRORS: dict[str, Entry] = {
     ),
     "not-an-artifact": Entry(
         BAD_INPUT,
-        "{folder} is not a {kind}: {reason}.",
-        "A run is an --out folder; in it lie traces/CONDITION/CAPTURE and corpus/ID.",
+        "{folder} cannot be read as a {kind}: {reason}.",
+        "A run is an --out folder; in it lie run.json, traces/CONDITION/CAPTURE and corpus/ID; "
+        "where summary.json alone is gone, compare DIR writes it again.",
     ),
     "artifact-changed": Entry(
         BAD_INPUT,
         "{file} was changed after it was sealed ({reason}).",
-        "Nothing is believed from it: capture it again, or restore the original file.",
+        "Nothing is believed from it: {again}.",
     ),
     "artifact-too-new": Entry(
         BAD_INPUT,
@@ -242,6 +244,7 @@ class MismatchError(Exception):
     def __init__(self, code: str, **fields: Any) -> None:
         entry = ERRORS[code]
         fields.setdefault("hint_extra", "")
+        fields.setdefault("again", _again(fields.get("file")))
         self.code = code
         self.exit_code = entry.exit_code
         self.message = entry.message.format(**fields)
@@ -253,7 +256,17 @@ class MismatchError(Exception):
         return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' when a known word is near, else nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def _again(file: Any) -> str:
+    """How an artifact comes back: what was measured from the traces is measured again, anything
+    else was captured."""
+    path = Path(str(file))
+    of_a_result = path.parent.parent.name in ("comparisons", "attributions")
+    if path.name == "summary.json" or (of_a_result and path.name != "run.json"):
+        return "compare DIR makes it again from the traces"
+    return "capture it again, or restore the original file"
+
+
+def suggest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
+    """' Did you mean X?' when a known word is so near (0 to 1), else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f" Did you mean '{near[0]}'?" if near else ""

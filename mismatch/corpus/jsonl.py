@@ -96,14 +96,18 @@ def _object(place: Place, text: str, nan: bool) -> dict[str, Any]:
 
 
 ONE_OBJECT = "Write one JSON object on each line."
+TORN = "Drop the line or write it again: a program that stops or a full disk leaves such a line."
 
 
 def _explained(place: Place, text: str, decoder: json.JSONDecoder) -> Any:
-    """The value if json can read it, else why not, in its words."""
+    """The value if json can read it, else why not, in its words, and whether the line was torn."""
+    line = text.rstrip(" \t\r\n")  # or a string that is cut short would hold a control character
     try:
-        return decoder.decode(text)
+        return decoder.decode(line)
     except json.JSONDecodeError as reason:
         why = f"not JSON ({reason.msg}, column {reason.colno})"
+        if reason.pos >= len(line) or reason.msg.startswith("Unterminated string"):
+            raise place.bad(f"the line ends before its JSON does; {why}", TORN) from None
     except ValueError as reason:
         why = f"not JSON ({str(reason).partition(';')[0]})"
     except RecursionError:

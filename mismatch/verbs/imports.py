@@ -29,7 +29,10 @@ def import_dumps(
         raise MismatchError(
             "usage",
             what=f"There is no dump format '{format}'.",
-            todo=f"Formats: {', '.join(READERS)}.{suggest(format, READERS)}",
+            # verl is no misspelt nemo-rl: only what is nearly a format's name is taken for one.
+            todo=f"Formats: {', '.join(READERS)}.{suggest(format, READERS, likeness=0.6)} Any "
+            "other trainer (verl, TRL, slime, OpenRLHF, ...) writes rows for --format jsonl with a "
+            "few lines: docs/your-trainer.md.",
         )
     notify({"stage": "read"})
     dump = READERS[format](list(files))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mismatch import cli
+from mismatch import api, cli
+from mismatch.errors import MismatchError
 from tests.unit.test_diff import a_run
 
 
@@ -77,3 +78,58 @@ def test_compare_tells_its_progress_on_standard_error_alone(
     capsys.readouterr()
     assert command("compare", run, "--json") == 0
     assert json.loads(capsys.readouterr().out)["pairs"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rnu"], "See: mismatch-probe --help"),
+        (["engines", "biuld"], "See: mismatch-probe engines --help"),
+        (["import", "x.jsonl"], "See: mismatch-probe import --help"),
+    ],
+)
+def test_the_help_of_what_was_understood_is_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    """Not that of a verb which is none."""
+    assert command(*words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_misspelt_verb_is_told_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """rnu is run."""
+    assert command("rnu") == 2
+    assert "'run'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trainer", ["verl", "trl", "slime", "openrlhf", "skyrl", "areal"])
+def test_a_trainer_without_a_format_is_sent_to_the_recorder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trainer: str
+) -> None:
+    """No other trainer's format is offered; a misspelt format still is."""
+    assert command("import", "x.jsonl", "--format", trainer, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "docs/your-trainer.md" in said and "--format jsonl" in said and "Did you" not in said
+    assert command("import", "x.jsonl", "--format", "nemo_rl", "--out", tmp_path / "out") == 2
+    assert "Did you mean 'nemo-rl'?" in capsys.readouterr().err
+
+
+def test_what_compare_makes_is_not_to_be_captured_again(tmp_path: Path) -> None:
+    """A comparison that is gone and a summary: compare DIR. A trace: capture it."""
+    run = a_run(tmp_path / "a", seed=1)
+
+    def hint() -> str:
+        with pytest.raises(MismatchError) as caught:
+            api.report(run)
+        return caught.value.hint
+
+    next(run.glob("comparisons/*/tokens.parquet")).unlink()
+    assert "compare DIR makes it again" in hint() and "capture" not in hint()
+    api.compare(run)
+    (run / "summary.json").write_text("{")
+    assert "compare DIR makes it again" in hint()
+    (run / "summary.json").unlink()
+    assert "compare DIR writes it again" in hint()
+    api.compare(run)
+    next(run.glob("traces/*/*/provenance.json")).write_text("{}")
+    assert "capture it again" in hint()

@@ -141,12 +141,21 @@ _AXES = {
 }
 
 
+#: Key of a breakdown that not every pair has -> what it needs.
+_NEEDS = {
+    "entropy": "It needs the entropy at each token: run with entropy=true on a condition.",
+    "token_type": "It needs the tokens' texts: those of a run whose checkpoint has a tokenizer.",
+    "turn": "It needs a sequence of several turns: scored stretches with others between them.",
+}
+
+
 def by(pair: Pair, key: str) -> Figure:
     """mean |d| and mean d of each bin, with the floors of the whole pair."""
     column = breakdown_key(key)
     rows = [row for row in pair.breakdown(column) if row.tokens]
     if not rows:
-        raise nothing("by", f"pair {pair.id}", f"it has no breakdown by {key}", AGAIN)
+        todo = _NEEDS.get(column, AGAIN)
+        raise nothing("by", f"pair {pair.id}", f"it has no breakdown by {key}", todo)
     figure, (axes,) = style.new(2.1)
     for k, row in enumerate(rows):
         style.interval(

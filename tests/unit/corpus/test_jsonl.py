@@ -63,6 +63,15 @@ def test_a_line_that_is_no_object_names_file_and_line(tmp_path: Path, line: str)
     assert f"{path}, line 2:" in caught.value.message
 
 
+@pytest.mark.parametrize("torn", ['{"a": [1, 2', '{"a": "tex', "{", '{"a": 1, "b":'])
+def test_a_torn_line_is_told_as_one_of_the_file(tmp_path: Path, torn: str) -> None:
+    """What a trainer that stopped leaves: the line of the file, where it ends, and what to do."""
+    with pytest.raises(MismatchError) as caught:
+        list(rows(a_file(tmp_path, {"a": 1}, "", torn, {"a": 2})))
+    assert ", line 3: the line ends before its JSON does" in caught.value.message
+    assert "line 1" not in caught.value.message and "Drop the line" in caught.value.hint
+
+
 def test_nan_literals_are_read_where_the_reader_asks(tmp_path: Path) -> None:
     """NaN and infinities are Python's addition to JSON: accepted only on request."""
     path = a_file(tmp_path, '{"a": [NaN, -Infinity]}')

@@ -219,11 +219,16 @@ def test_forks_are_steps_with_a_band_and_dashed_floors(root: Path) -> None:
 def test_what_is_not_there_is_said_in_a_sentence(root: Path) -> None:
     """No ESS, no correction, no breakdown, no attribution, no token: each says what to do."""
     bare = pair()
-    for name, by in (("ess", None), ("corrections", None), ("by", "entropy")):
+    for name, by in (("ess", None), ("corrections", None), ("by", "length")):
         with pytest.raises(MismatchError) as caught:
             drawn(root, name, bare, by=by)
         assert (caught.value.code, caught.value.exit_code) == ("nothing-to-plot", 4)
         assert "compare DIR" in caught.value.hint
+    for by, need in (("entropy", "entropy=true"), ("turn", "several turns"),
+                     ("token-type", "texts")):  # fmt: skip
+        with pytest.raises(MismatchError, match=f"no breakdown by {by}") as caught:
+            drawn(root, "by", bare, by=by)
+        assert need in caught.value.hint and "compare DIR" not in caught.value.hint
     with pytest.raises(MismatchError, match="long enough"):  # measured, and it gave no row
         drawn(root, "ess", pair(ess_by_length=[]))
     with pytest.raises(MismatchError, match="no attribution"):
