@@ -19,7 +19,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
 from rich.text import Text
@@ -46,6 +45,11 @@ _UNITS = {"compare": "pairs", "attribute": "attributions"}
 #: A log gets a line of progress no more often.
 LOG_EVERY_S = 10.0
 
+#: The time left is told from a tenth of the work on: of sequences that run side by side the first
+#: to end are the short ones, and say little of the others. And from three steps on: what comes
+#: within a second is one, for a batch that ends whole shows how long one wait was, and no rate.
+ENOUGH_DONE, ENOUGH_STEPS, ONE_STEP_S = 0.1, 3, 1.0
+
 
 class _Rate(ProgressColumn):
     """How many a second since it began; nothing in the first second, whose events come in heaps."""
@@ -54,6 +58,14 @@ class _Rate(ProgressColumn):
         made, seconds = task.completed - task.fields["begun"], task.elapsed or 0.0
         known = made > 0 and seconds >= 1
         return Text(f"{_short(made / seconds)} {task.fields['unit']}/s" if known else "")
+
+
+class _Left(ProgressColumn):
+    """The time left, once enough is known of it."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"]
+        return Text("" if left is None else f"{_time(left)} left")
 
 
 class Progress:
@@ -65,17 +77,14 @@ class Progress:
         self._doing = ""  # what the numbers below count
         self._unit = "sequences"
         self._before, self._call, self._total = 0.0, 0.0, 0.0  # done, in this call, of how many
-        self._begun, self._since, self._told = (
-            0.0,
-            0.0,
-            0.0,
-        )  # count and time at the start; last line
+        self._begun, self._since, self._told = 0.0, 0.0, 0.0  # count, time at the start; last line
+        self._done, self._steps, self._stepped = 0.0, 0, 0.0  # count, steps and time of the last
         self._bar: Bar | None = None
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate())
-            times = (TimeElapsedColumn(), TimeRemainingColumn())
+            times = (TimeElapsedColumn(), _Left())
             self._bar = Bar(*columns, *times, console=console, transient=True)
-            self._task = self._bar.add_task("", total=None, unit=self._unit, begun=0.0)
+            self._task = self._bar.add_task("", total=None, unit=self._unit, begun=0.0, left=None)
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -120,21 +129,37 @@ class Progress:
 
     def _begin(self, done: float, total: float) -> None:
         """Another thing is counted from here: what was done before it says nothing of its rate."""
-        self._begun, self._total = done, total
-        self._since = self._told = self._clock()
+        self._begun = self._done = done
+        self._total, self._steps = total, 0
+        self._since = self._told = self._stepped = self._clock()
         if self._bar:
             self._bar.remove_task(self._task)  # resetting it would keep the old total
             self._task = self._bar.add_task(
                 escape(clean(self._doing)), total=total or None, completed=int(done),
-                unit=self._unit, begun=done,
+                unit=self._unit, begun=done, left=None,
             )  # fmt: skip
 
     def _show(self, done: float) -> None:
+        self._count(done)
         if self._bar:
-            self._bar.update(self._task, completed=int(done), total=self._total or None)
+            self._bar.update(
+                self._task, completed=int(done), total=self._total or None, left=self._left()
+            )
         elif self._clock() - self._told >= LOG_EVERY_S:
             self._told = self._clock()
             self._say(self._line(done))
+
+    def _count(self, done: float) -> None:
+        if done > self._done and self._clock() - self._stepped >= ONE_STEP_S:
+            self._steps, self._stepped = self._steps + 1, self._clock()
+        self._done = done
+
+    def _left(self) -> float | None:
+        """Seconds, at the mean rate since the start; None where too little is known of it."""
+        made, whole = self._done - self._begun, self._total - self._begun
+        if self._steps < ENOUGH_STEPS or made < ENOUGH_DONE * whole:
+            return None
+        return (self._total - self._done) * (self._clock() - self._since) / made
 
     def _line(self, done: float) -> str:
         """`hf: scoring score-1: 120 of 256 sequences, 3.4 a second, 40 s left`."""
@@ -142,8 +167,8 @@ class Progress:
         made, seconds = done - self._begun, self._clock() - self._since
         if made <= 0 or seconds <= 0:
             return said
-        left = (self._total - done) * seconds / made
-        return f"{said}, {_short(made / seconds)} a second, {_time(left)} left"
+        said, left = f"{said}, {_short(made / seconds)} a second", self._left()
+        return said if left is None else f"{said}, {_time(left)} left"
 
     def _say(self, text: str) -> None:
         say(self._bar.console if self._bar else self._console, text)
