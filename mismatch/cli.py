@@ -97,7 +97,7 @@ def _captured(summary: dict[str, Any], out: Path, as_json: bool) -> None:
 
 @app.command()
 def demo(out: Out = Path("demo-out"), json: Json = False) -> None:
-    """hf against vllm in bf16 on a shipped small checkpoint: real engines, a report in a minute."""
+    """hf against vllm in bf16 on a shipped small checkpoint: a report in two minutes."""
     with Progress(ERR) as progress:
         summary = api.demo(out, notify=progress.notify)
     _captured(summary, out, json)

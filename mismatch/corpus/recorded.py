@@ -223,7 +223,7 @@ def _logprobs(place: Place, field: str, values: list[Any], scored: np.ndarray) -
     return full
 
 
-NATS = "Log-probabilities are natural logs: numbers of at most 0, or null where there is none."
+NATS = "Log-probabilities are natural logs: numbers of at most 0, or null for one that is missing."
 
 
 def _floats(values: list[Any]) -> np.ndarray | None:

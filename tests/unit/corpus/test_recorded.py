@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,18 @@ def test_null_at_a_scored_position_is_nan_and_kept(tmp_path: Path, form: str) ->
     found = read(form, tmp_path, MAKERS[form](**{left: [0, 0, None, -2]}))
     assert math.isnan(found.infer[0][2])
     assert found.corpus.scored_tokens == 2
+
+
+def test_the_readmes_row_of_a_dump_says_what_null_is(tmp_path: Path) -> None:
+    """Its nulls are where the mask leaves out; without it they are NaN, as the text says."""
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    row = json.loads(re.search(r'^    (\{"token_ids".*?\})$', text, re.M | re.S)[1])  # type: ignore[index]
+    found = read("jsonl", tmp_path / "masked", row)
+    assert found.corpus.scored_tokens == 2 and np.isfinite(found.infer[0][2:]).all()
+    del row["loss_mask"]
+    found = read("jsonl", tmp_path / "whole", row)
+    assert found.corpus.scored_tokens == 3 and math.isnan(found.infer[0][1])
+    assert "a null at a scored token is counted as NaN" in text
 
 
 @BOTH
