@@ -45,7 +45,9 @@ CHANGED, CALM, UNKNOWN = "more than noise: changed", "not more than noise", "no 
 
 _FEW = f"an interval takes {MIN_SEQUENCES} sequences in each run"
 _HEAVY = f"one sequence carries over {MAX_SHARE:.0%} of the weight"
-_NO_FLOOR = "a side has no floor in one of the runs, or lost tokens in it"
+_NO_FLOOR = (
+    "a side has no floor in one of the runs, or lost tokens in it, or repeats itself bit for bit"
+)
 
 #: A difference is more than noise where chance alone makes one as large no more often.
 MOST_CHANCE = 0.05
@@ -168,7 +170,10 @@ def _floor_name(old: Run, new: Run) -> str | None:
 
 
 def _moves(several: Sequence[Aligned] | None) -> bool:
-    return any(np.any(one.lp_train != one.lp_infer) for one in several or ())
+    """Whether a finite token differs."""
+    with np.errstate(invalid="ignore"):
+        gaps = [one.lp_train - one.lp_infer for one in several or ()]
+    return any(np.any(gap[np.isfinite(gap)]) for gap in gaps)
 
 
 def _floor(run: Run, name: str | None) -> list[Sequence[Aligned]] | None:
@@ -294,7 +299,8 @@ def _told(
     if ratio and any(side.unseen(key) for side in sides):
         ratio = Estimate(ratio.value)
     chance = chance_of(key)
-    difference = _marked(key, raw, sides)
+    spoils = _spoiling(found.get(("k3", "difference"), raw), sides) if key == "excess.k3" else []
+    difference = _marked(key, raw, sides, spoils)
     trusted = difference.get("trusted", True)
     return {
         "difference": difference,
@@ -305,12 +311,19 @@ def _told(
     }
 
 
-def _marked(key: str, found: Estimate, sides: tuple[_Side, _Side]) -> dict[str, float | None]:
-    """An excess by the shapes of its floors too."""
-    name = key.removeprefix("excess.")
-    made_of = slice(1) if name == key else slice(None)
-    shapes = [shape for side in sides for shape in side.shapes[made_of]]
-    return trust.marked(stats.as_json(found), name, shapes)
+def _spoiling(gaps: Estimate, sides: tuple[_Side, _Side]) -> list[trust.Shape]:
+    """Of the floors that are large enough to matter beside the difference of the gaps."""
+    least = trust.immaterial(gaps.low, gaps.high)
+    floors = [pair for s in sides for pair in zip(s.floors or [], s.shapes[1:], strict=True)]
+    return [shape for floor, shape in floors if not np.mean(floor.k3) < least]
+
+
+def _marked(
+    key: str, found: Estimate, sides: tuple[_Side, _Side], spoils: Sequence[trust.Shape] = ()
+) -> dict[str, float | None]:
+    """spoils: shapes of floors that an excess is made of too."""
+    shapes = [side.shapes[0] for side in sides]
+    return trust.marked(stats.as_json(found), key.removeprefix("excess."), [*shapes, *spoils])
 
 
 def _with_unseen(key: str, raw: Estimate, sides: tuple[_Side, _Side]) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,10 @@ def _compare_pair(root: Path, spec: PairSpec, traces: Traces) -> dict[str, Any]:
     found = _distribution(spec, traces, gap, tops)
     if found:
         element["distribution"] = found
-    if tops[0] is not None and tops[1] is not None:
+    both = list(_showing_ties(tops))
+    if len(both) == 2:
         drew = (_is_by(drawn, left), _is_by(drawn, right))
-        element["forks"] = _forks(root, spec, traces, (tops[0], tops[1]), drawn, drew)
+        element["forks"] = _forks(root, spec, traces, (both[0], both[1]), drawn, drew)
     routed = _routes(root, spec, traces, gap)
     if routed:
         element["routes"] = routed
@@ -157,6 +158,11 @@ def _distribution(
     return measure_distribution(gap.sequence, found, seed=SEED)
 
 
+def _showing_ties(tops: Iterable[Top | None]) -> Iterator[Top]:
+    """Those of two tokens a position or more: one alone hides what it ties with."""
+    return (top for top in tops if top is not None and top.ids.shape[1] > 1)
+
+
 def _forks(
     root: Path,
     spec: PairSpec,
@@ -179,7 +185,7 @@ def _forks(
         for slot, others in sides.items():
             side = slot == "infer"
             sealed = (_top(root, traces, t) for t in others if traces.is_sealed(t))
-            again = next((top for top in sealed if top is not None), None)
+            again = next(_showing_ties(sealed), None)
             if again is not None:
                 both, greedy = (tops[side], again), _greedy(drawn, drew[side])
                 floors.setdefault(name, {})[slot] = _forks_of(tokens, both, [again], greedy)
@@ -211,7 +217,8 @@ def _d(gap: Aligned) -> np.ndarray:
 
 
 def _missing_floors(root: Path, spec: PairSpec, traces: Traces) -> list[dict[str, Any]]:
-    """A row for each floor that was asked for and is not here: the verdict may stand on another."""
+    """A row for each floor that failed: the verdict may stand on another. What no plan has (of one
+    sequence there is no other batch, of some servers no decode) is told where the floor is."""
     return [
         {
             "rung": "numerics",
@@ -222,6 +229,7 @@ def _missing_floors(root: Path, spec: PairSpec, traces: Traces) -> list[dict[str
         for name, sides in spec.floors.items()
         for trace in (t for others in sides.values() for t in others)
         if not traces.is_sealed(trace)
+        and (store.failed_folder(root, trace) / "error.json").is_file()
     ]
 
 

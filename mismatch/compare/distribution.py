@@ -97,8 +97,9 @@ def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.asarray((p * log - p + q).sum(axis=1))
 
 
-#: No column has a value below 0, nor has its mean.
-SCALE = Scale(least=0.0)
+#: No column has a value below 0, nor has its mean; a share has none above 1.
+SIZE, SHARE = Scale(least=0.0), Scale(least=0.0, most=1.0)
+SHARES = ("top1_flip_rate", "tv_lb", "kept_mass_train", "kept_mass_infer")
 
 
 def measure_distribution(
@@ -110,7 +111,7 @@ def measure_distribution(
     events: Collection[str] = (),
 ) -> dict[str, dict[str, float | None]]:
     """The mean of each column over its finite tokens, with its interval over sequences (nats; top1
-    and tv are shares). events: columns of which none seen does not say none there.
+    and tv are shares). events: shares of which none seen does not say none there.
     """
     rows = np.unique(sequence)
     wanted, unseen = {}, {}
@@ -124,4 +125,5 @@ def measure_distribution(
     for key in (k for k in events if k in estimates):
         if estimates[key].value == estimates[key].high == 0:
             estimates[key] = estimates[key]._replace(high=unseen[key])
-    return {key: stats.as_json(SCALE.of(e, len(sequence))) for key, e in estimates.items()}
+    scale = {key: SHARE if key in (*SHARES, *events) else SIZE for key in estimates}
+    return {key: stats.as_json(scale[key].of(e, len(sequence))) for key, e in estimates.items()}

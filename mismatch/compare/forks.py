@@ -49,7 +49,9 @@ def runs_of(sequence: np.ndarray, sides: Sequence[Top], drawn: np.ndarray | None
     likeliest are held against each other. Tokens of equal log-probability are all likeliest: a
     sampler breaks such a tie by its own rule. A position where a side gave none ends its sequence.
     """
-    given = np.logical_and.reduce([side.ids[:, 0] >= 0 for side in sides])
+    given = np.logical_and.reduce(
+        [(side.ids[:, 0] >= 0) & np.isfinite(side.logprobs[:, 0]) for side in sides]
+    )
     agree = _goes_on(sides, drawn)
     best = [_likeliest(side) for side in sides]
     tied = np.logical_or.reduce([is_best.sum(axis=1) > 1 for is_best in best])

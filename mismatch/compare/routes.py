@@ -17,6 +17,8 @@ from mismatch import store
 from mismatch.compare.align import Tokens
 from mismatch.compare.distribution import measure_distribution
 
+#: The share of common experts by chance from which on agreement beyond it says nothing.
+MOST_CHANCE = 0.9
 #: What is said of the tokens whose routes all agree, and of the others.
 OF_TOKENS = ("abs_logprob_diff_mean", "k3")
 
@@ -38,7 +40,8 @@ def shared(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def beyond_chance(left: np.ndarray, right: np.ndarray, experts: int) -> float:
     """How much more two sides share, of one layer's (n, K) routes, than sides that choose as often
-    but independently: 1 for equal sets, 0 for chance. NaN where chance itself shares all.
+    but independently: 1 for equal sets, 0 for chance. NaN where chance itself shares MOST_CHANCE
+    or more: there a few tokens move it from one end to the other.
 
     Cohen's kappa ("A coefficient of agreement for nominal scales", 1960) with the share of common
     experts in the place of the share of equal labels.
@@ -47,7 +50,7 @@ def beyond_chance(left: np.ndarray, right: np.ndarray, experts: int) -> float:
     use = [np.bincount(side.ravel(), minlength=experts)[:experts] / n for side in (left, right)]
     chance = float((use[0] * use[1]).sum() / k)
     seen = float(shared(left[:, None], right[:, None]).mean() / k)
-    return (seen - chance) / (1 - chance) if chance < 1 else float("nan")
+    return (seen - chance) / (1 - chance) if chance < MOST_CHANCE else float("nan")
 
 
 def measure_routes(
@@ -70,12 +73,13 @@ def measure_routes(
     if not known.any():
         return {}
     flips = np.where(known[:, None], common < k, np.nan)
-    groups = {"agree": known & np.all(common == k, axis=1)}
-    groups["differ"] = known & ~groups["agree"]
+    agree = np.all(common == k, axis=1)
+    finite = np.isfinite(d)
+    groups = {"agree": known & finite & agree, "differ": known & finite & ~agree}
     experts = int(max(left.max(), right.max())) + 1
     found = {
         "router_flip_rate": flips.mean(axis=1),
-        "token_flip_rate": np.where(known, groups["differ"], np.nan),
+        "token_flip_rate": np.where(known, ~agree, np.nan),
         "expert_miss_rate": np.where(known, 1 - common.mean(axis=1) / k, np.nan),
         **{f"layer {layer}": flips[:, layer] for layer in range(layers)},
         **_of_tokens("agree", groups["agree"], d),
@@ -112,7 +116,9 @@ def measure_routes(
 def _of_tokens(name: str, group: np.ndarray, d: np.ndarray) -> Mapping[str, np.ndarray]:
     """|d| and k3 of a group's tokens, NaN at the others'."""
     own = np.where(group, d, np.nan)
-    return {f"{name} {OF_TOKENS[0]}": np.abs(own), f"{name} {OF_TOKENS[1]}": np.expm1(own) - own}
+    with np.errstate(over="ignore"):  # a mean that overflows is null
+        k3 = np.expm1(own) - own
+    return {f"{name} {OF_TOKENS[0]}": np.abs(own), f"{name} {OF_TOKENS[1]}": k3}
 
 
 def _finite(value: float) -> float | None:

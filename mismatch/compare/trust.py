@@ -93,10 +93,14 @@ def marked_excess(
     Most engines in another batch differ from themselves in a few sequences only: a heavy tail that
     is asked about where it is large enough to matter.
     """
-    low, high = gap[0]["low"], gap[0]["high"]
-    least = 0.0 if low is None or high is None else MATERIAL * (high - low) / 2
+    least = immaterial(gap[0]["low"], gap[0]["high"])
     large = (shape for floor, shape in floors if not (floor["value"] or 0.0) < least)
     return marked(entry, key, [gap[1], *large])
+
+
+def immaterial(low: float | None, high: float | None) -> float:
+    """The size below which a floor cannot spoil the excess of a gap with that interval."""
+    return 0.0 if low is None or high is None else MATERIAL * (high - low) / 2
 
 
 def marked(

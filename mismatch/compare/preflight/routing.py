@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mismatch.compare.preflight.evidence import Evidence, Row, failed, passed, unchecked
@@ -10,13 +10,17 @@ from mismatch.compare.preflight.evidence import Evidence, Row, failed, passed, u
 RUNG = "L3 routing"
 #: Agreement beyond chance (1: the same experts, 0: chance) below which no rounding brings a layer.
 LEAST = 0.5
+#: Tokens below which one near tie makes an agreement look like chance.
+ENOUGH = 100
 
 
 def apart(e: Evidence) -> Iterator[Row]:
     """A layer whose experts agree hardly better than by chance: another router, or experts that are
     numbered otherwise.
     """
-    layers = {r["layer"]: r["beyond_chance"] for r in (e.routes or {}).get("by_layer", [])}
+    if e.routes is None or e.replayed or e.routes["tokens"] < ENOUGH:
+        return
+    layers = {r["layer"]: r["beyond_chance"] for r in e.routes["by_layer"]}
     lost = {at: value for at, value in layers.items() if value is not None and value < LEAST}
     if lost:
         worst = min(lost, key=lambda at: lost[at])
@@ -32,8 +36,15 @@ def apart(e: Evidence) -> Iterator[Row]:
 
 
 def calm(e: Evidence) -> Row:
+    if e.replayed:
+        return unchecked(
+            RUNG,
+            f"{' and '.join(e.replayed)} was told the experts of the rollout, and its own router "
+            "was not seen",
+            "Take the same condition without replay_routes=true beside it.",
+        )
     if e.routes is not None:
-        return passed(RUNG, _seen(e.routes, e.replayed))
+        return _told(e.routes)
     experts = [side.facts.get("experts") for side in e.sides]
     if any(experts):
         return unchecked(
@@ -47,17 +58,27 @@ def calm(e: Evidence) -> Row:
     return passed(RUNG, "the model has no experts")
 
 
-def _seen(routes: Mapping[str, Any], replayed: Mapping[str, str]) -> str:
+def _told(routes: Mapping[str, Any]) -> Row:
+    layers = [row["beyond_chance"] for row in routes["by_layer"]]
+    known = [value for value in layers if value is not None]
+    said = _seen(routes, known)
+    if routes["tokens"] < ENOUGH:
+        few = f"{routes['tokens']} tokens are too few to tell chance from agreement: "
+        return unchecked(RUNG, few + said, f"Replay {ENOUGH} tokens or more.")
+    if len(known) < len(layers):
+        alike = f"{len(layers) - len(known)} of {len(layers)} layers send nearly all tokens alike, "
+        return unchecked(RUNG, alike + f"which chance alone would share: {said}")
+    return passed(RUNG, said)
+
+
+def _seen(routes: Mapping[str, Any], known: Sequence[float]) -> str:
     flips, tokens = (
         routes["metrics"][key]["value"] for key in ("router_flip_rate", "token_flip_rate")
     )
-    layers = [row["beyond_chance"] for row in routes["by_layer"]]
-    known = [value for value in layers if value is not None]
     least = f"; the least of a layer agrees {min(known):.2f} beyond chance" if known else ""
-    told = f"; {', '.join(replayed)} replayed the other's routes" if replayed else ""
     return (
         f"{flips:.2%} of (token, layer) went to other experts, {tokens:.2%} of tokens in some layer"
-        f"{least}{told}"
+        f"{least}"
     )
 
 

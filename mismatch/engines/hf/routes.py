@@ -97,6 +97,11 @@ class Routes:
                     f"replay_routes: {told.shape[1]} experts a token were given, and this model "
                     f"sends one to {chosen.shape[1]}"
                 )
+            if int(told.max()) >= logits.shape[-1]:
+                raise ValueError(
+                    f"replay_routes: expert {int(told.max())} was given, and this model has "
+                    f"{logits.shape[-1]}"
+                )
             weights, chosen = self._replayed(layer, router, logits, weights, chosen, told)
         if self.chosen is None:
             self.chosen = self._blank(chosen.shape[1])
@@ -133,8 +138,8 @@ class Routes:
         if not self.replayed:
             return seen
         words = (
-            f"{self.replayed} of {self.tokens} routed tokens went to the experts of the rollout, "
-            "weighted by this model's own probabilities of them"
+            f"{self.replayed} tokens went to the experts of the rollout, weighted by this model's "
+            "own probabilities of them"
         )
         return {**seen, "replay": words}
 

@@ -57,8 +57,10 @@ class RouteTap:
         if len(routes) < ends[-1]:
             raise RuntimeError(f"{len(routes)} routes of the {ends[-1]} tokens of a step were seen")
         self.tokens += ends[-1]
-        for row, name in enumerate(batch.req_ids):
-            start = int(batch.num_computed_tokens_cpu[row])
+        starts = batch.num_computed_tokens_cpu[: len(batch.req_ids)].tolist()
+        # A request may find a block that another fills in this step: that one starts before it.
+        for row in sorted(range(len(starts)), key=starts.__getitem__):
+            name, start = batch.req_ids[row], int(starts[row])
             blocks = batch.block_table[0]
             if name not in self.requests:
                 self.requests[name] = self._cached(blocks, row, start)

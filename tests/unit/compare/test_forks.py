@@ -69,6 +69,14 @@ def test_a_position_without_a_likeliest_token_ends_what_is_known() -> None:
     assert found.tokens.tolist() == [1] and found.forked.tolist() == [False]
 
 
+def test_a_position_whose_value_is_nan_ends_what_is_known_too() -> None:
+    """An id whose log-probability is not a number is no likeliest token, and no fork."""
+    left = top([1, 2], [1, 2])
+    left.logprobs[1] = np.nan
+    found = runs_of(np.zeros(2, int), [left, top([1, 2], [3, 2])], None)
+    assert found.tokens.tolist() == [1] and found.forked.tolist() == [False]
+
+
 def test_without_a_sequence_there_is_no_number() -> None:
     """Nothing judged: no share, no median, and no row."""
     none = top([-1, -1])

@@ -568,10 +568,11 @@ def test_numbers_of_something_else_are_no_temperature() -> None:
 # ---------------------------------------------------------------- L3: routes
 
 
-def routed(beyond: list[float | None]) -> dict[str, Any]:
+def routed(beyond: list[float | None], tokens: int = 2000) -> dict[str, Any]:
     """A pair's element `routes` whose layers agree so far beyond chance."""
     rate = {"value": 0.1, "low": 0.05, "high": 0.2}
     return {
+        "tokens": tokens,
         "metrics": dict.fromkeys(("router_flip_rate", "token_flip_rate"), rate),
         "by_layer": [
             {"layer": k, "router_flip_rate": rate, "beyond_chance": b} for k, b in enumerate(beyond)
@@ -585,10 +586,24 @@ def at_l3(e: Evidence) -> Row:
 
 
 def test_other_experts_by_rounding_pass_and_are_told() -> None:
-    """With the shares, the layer that agrees least, and who replayed."""
-    row = at_l3(replace(make(), routes=routed([0.99, 0.9, None]), replayed={"train": "all"}))
+    """With the shares, and the layer that agrees least."""
+    row = at_l3(replace(make(), routes=routed([0.99, 0.9, 1.0])))
     assert row["verdict"] == "pass" and "10.00% of (token, layer)" in row["evidence"]
-    assert "0.90 beyond chance" in row["evidence"] and "train replayed" in row["evidence"]
+    assert "0.90 beyond chance" in row["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"routes": routed([1.0, 0.0]), "replayed": {"train": "all"}}, "its own router was not"),
+        ({"routes": routed([0.99, 0.0], tokens=40)}, "40 tokens are too few"),
+        ({"routes": routed([0.99, None])}, "1 of 2 layers send nearly all tokens alike"),
+    ],
+)
+def test_routes_that_cannot_be_judged_are_not_checked(change: dict[str, Any], says: str) -> None:
+    """A replay shows no router, few tokens show no rate, and tokens that all go one way agree."""
+    row = at_l3(replace(make(), **change))
+    assert row["verdict"] == "not checked" and says in row["evidence"]
 
 
 def test_a_layer_that_agrees_by_chance_fails() -> None:

@@ -74,6 +74,17 @@ def test_independent_choices_agree_no_better_than_chance() -> None:
     assert beyond_chance(left[:, 0], half[:, 0], EXPERTS) == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_rate_is_no_more_than_all_and_an_infinite_d_is_no_warning() -> None:
+    """Where all tokens but one go another way the bound is 1; means leave out what is not finite,
+    and count what is left."""
+    left = np.zeros((40, 1, 1), np.int16)
+    right = np.where(np.arange(40) == 3, 0, 1).astype(np.int16)[:, None, None]
+    d = np.where(np.arange(40) == 5, np.inf, 800.0)
+    found = measure_routes(np.arange(40) // 4, d, left, right, seed=0)
+    assert found["metrics"]["token_flip_rate"]["high"] <= 1
+    assert [g["tokens"] for g in found["by_agreement"]] == [1, 38]
+
+
 def test_routers_that_chance_alone_makes_agree_say_nothing() -> None:
     """One expert in use on both sides: no agreement is beyond chance."""
     assert np.isnan(beyond_chance(np.zeros((9, 1), np.int16), np.zeros((9, 1), np.int16), 1))
