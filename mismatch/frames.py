@@ -118,7 +118,10 @@ def breakdown(folder: str | Path, by: str, pair: str | None = None) -> pd.DataFr
     name = breakdown_key(by)
     one = _one(check(given_path(folder)), pair)
     if one.tokens and name not in one.breakdown_keys:
-        takes = ", ".join(k for k, key in BREAKDOWNS.items() if key in one.breakdown_keys)
+        takes = (
+            ", ".join(k for k, key in BREAKDOWNS.items() if key in one.breakdown_keys)
+            or "none here"
+        )
         raise MismatchError("option-value", option="by", value=by, takes=takes)
     rows = (
         {"bin": row.label, "tokens": row.tokens}

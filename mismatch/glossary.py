@@ -108,19 +108,15 @@ SURVIVAL = (
 )
 
 #: What is counted of two sides' routes, in the order of tables.
-ROUTES = {
-    "router_flip_rate": "share of (token, layer) sent to another set of experts",
-    "token_flip_rate": "share of tokens sent to another set in any layer",
-    "expert_miss_rate": "share of chosen experts that the other side did not choose",
-}
+ROUTES = ("router_flip_rate", "token_flip_rate", "expert_miss_rate")
 #: Below that table.
 ROUTES_NOTE = (
     "The experts at the position before a token, whose output it is; sets, not orders. Shares and "
-    "means over tokens, 95% intervals by bootstrap over sequences. `router_flip_rate`: of (token, "
-    "layer), sent to another set of experts; `token_flip_rate`: of tokens, in any layer; "
-    "`expert_miss_rate`: of chosen experts, not chosen by the other side. Beyond chance: 1 for the "
-    "same experts, 0 for sides that choose as often but independently. Agree: in every layer, at "
-    "that position; earlier positions still reach the token through attention."
+    "means (in nats) over tokens, 95% intervals by bootstrap over sequences. `router_flip_rate`: "
+    "of (token, layer), sent to another set of experts; `token_flip_rate`: of tokens, in any "
+    "layer; `expert_miss_rate`: of chosen experts, not chosen by the other side. Beyond chance: 1 "
+    "for the same experts, 0 for sides that choose as often but independently. Agree: in every "
+    "layer, at that position; earlier positions still reach the token through attention."
 )
 
 #: How rollouts leave their ids and come back to them, in the order of tables.

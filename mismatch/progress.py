@@ -159,7 +159,8 @@ class Progress:
         made, whole = self._done - self._begun, self._total - self._begun
         if self._steps < ENOUGH_STEPS or made < ENOUGH_DONE * whole:
             return None
-        return (self._total - self._done) * (self._clock() - self._since) / made
+        more = max(self._total - self._done, 0.0)  # an engine may tick past the whole it gave
+        return more * (self._clock() - self._since) / made
 
     def _line(self, done: float) -> str:
         """`hf: scoring score-1: 120 of 256 sequences, 3.4 a second, 40 s left`."""

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     FiniteFloat,
     NonNegativeInt,
+    PositiveInt,
     RootModel,
     ValidationError,
     model_validator,
@@ -212,7 +213,7 @@ class _Prefix(Shape):
 
 
 class _Agreement(Shape):
-    length: NonNegativeInt
+    length: PositiveInt
     sequences: NonNegativeInt
     share: _Estimate
 
@@ -226,6 +227,11 @@ class _Forked(Shape):
     forked_or_tied: NonNegativeInt
     median: _Estimate
     agreement: list[_Agreement]
+
+    @model_validator(mode="after")
+    def _has_a_curve(self) -> Self:
+        assert self.agreement or not self.sequences, "agreement is empty"
+        return self
 
 
 class _Forks(_Forked):

@@ -96,7 +96,10 @@ def _object(place: Place, text: str, nan: bool) -> dict[str, Any]:
 
 
 ONE_OBJECT = "Write one JSON object on each line."
-TORN = "Drop the line or write it again: a program that stops or a full disk leaves such a line."
+TORN = (
+    "Write one JSON object on each line; drop a torn one or write it again: a program that stops "
+    "or a full disk leaves such a line."
+)
 
 
 def _explained(place: Place, text: str, decoder: json.JSONDecoder) -> Any:

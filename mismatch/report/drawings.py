@@ -226,7 +226,8 @@ def _of_forks(pair: Pair, found: Forks) -> Figure:
     said = (
         f"Share of {count(found.sequences, 'sequence')} in which the likeliest tokens agree on the "
         f"first so many scored ones ({SURVIVAL}), drawn at four lengths an octave. They differ in "
-        f"{found.forked:,}{first}; median: {reached(found.median)}. {FORKS[found.greedy]}. "
+        f"{found.forked:,}{first}; median: {reached(found.median, found.sequences)}. "
+        f"{FORKS[found.greedy]}. "
     )
     if found.tied:
         said += (
@@ -234,7 +235,9 @@ def _of_forks(pair: Pair, found: Forks) -> Figure:
             f"were each of them one, {found.forked_or_tied:,} would differ. "
         )
     if floors:
-        medians = ", ".join(f"{side} {reached(floor.median)}" for side, floor in floors.items())
+        medians = ", ".join(
+            f"{side} {reached(floor.median, floor.sequences)}" for side, floor in floors.items()
+        )
         said += f"Dashed: a side against itself in another batch (median: {medians})."
     rows = [
         [

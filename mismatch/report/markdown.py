@@ -263,9 +263,12 @@ def _fork_row(pair: Pair, found: Forks) -> list[str]:
         code(pair.id) + (" (greedy run)" if found.greedy else ""),
         f"{found.forked:,} ({found.forked_or_tied:,}) of {found.sequences:,}",
         NONE if found.first is None else f"{found.first:,}",
-        reached(found.median),
+        reached(found.median, found.sequences),
         f"{last.length:,} tokens: {_value(last.share, pair)}",
-        *("not captured" if floor is None else reached(floor.median) for floor in floors),
+        *(
+            "not captured" if floor is None else reached(floor.median, floor.sequences)
+            for floor in floors
+        ),
     ]
 
 

@@ -139,7 +139,12 @@ def are_cut(rows: Sequence[Bin], floors: Sequence[FloorLine]) -> bool:
     axis = _axis_of(rows, floors)
     shown = [row.metric(key) for row in rows for key, _, _ in _SERIES]
     drawn = [at for e in shown if e.has_interval for at in (e.low, e.high) if at is not None]
-    return any(not 0 <= axis.at(bound) <= 1 for bound in drawn)
+    return any(_is_beyond(axis.at(bound)) for bound in drawn)
+
+
+def _is_beyond(at: float) -> bool:
+    """Whether a place of 0..1 lies outside it by more than rounding."""
+    return not -1e-9 <= at <= 1 + 1e-9
 
 
 _BAR = Markup(
@@ -169,7 +174,7 @@ def _bar(found: Estimate, kind: str, x: float, axis: LinearAxis, title: str) -> 
     ends = [y_of(min(max(at, 0.0), 1.0)) for at in (low, high)]
     parts = [_BAR.format(role=kind, x=x, low=ends[0], high=ends[1])]
     for at, y in zip((low, high), ends, strict=True):
-        if not 0 <= at <= 1:
+        if _is_beyond(at):
             parts.append(arrow(kind, x, y, title, up=at > 1))
     return parts
 

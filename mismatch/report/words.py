@@ -75,14 +75,16 @@ def with_interval(found: Estimate, sequences: int, unit: str = "") -> str:
     return f"{number(found.value)} {interval(found, unit=unit)}"
 
 
-def reached(at: Estimate) -> str:
-    """A length by which half of the sequences are gone: it, or an end of its interval, may lie
-    beyond what was followed.
+def reached(at: Estimate, sequences: int) -> str:
+    """A token by which half of the sequences are gone: it, or an end of its interval, may lie
+    beyond what was followed; too few sequences have no interval.
     """
     value, low, high = (
-        "not reached" if x is None else number(x) for x in (at.value, at.low, at.high)
+        "not reached" if x is None else f"{x:,.0f}" for x in (at.value, at.low, at.high)
     )
-    return value if at.low is None and at.high is None else f"{value} [{low}, {high}]"
+    if at.low is not None or at.high is not None:
+        return f"{value} [{low}, {high}]"
+    return f"{value}, {why_no_interval(sequences)}" if sequences < MIN_SEQUENCES else value
 
 
 def count(n: int, noun: str) -> str:

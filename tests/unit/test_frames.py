@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mismatch import api, frames, store
 from mismatch.errors import MismatchError
+from mismatch.shapes import Pair
 from tests.unit.report import runs
 
 #: A real run of two engines: floors, an attribution, texts and entropy (notebooks/data/make.sh).
@@ -132,6 +134,17 @@ def test_forks_have_a_row_for_each_length_of_each_curve(
     assert not len(none) and list(none) == list(frame)
 
 
+@pytest.mark.parametrize(
+    "agreement", [[], [{"length": 0, "sequences": 10, "share": runs.estimate(1.0)}]]
+)
+def test_forks_without_a_curve_are_no_summary(agreement: list[Any]) -> None:
+    """Of sequences that were followed a share is known, at the first token or later."""
+    Pair.model_validate(runs.pair(forks=runs.forks_with_floors()))
+    Pair.model_validate(runs.pair(forks=runs.forks(sequences=0, agreement=[])))
+    with pytest.raises(ValidationError, match="agreement"):
+        Pair.model_validate(runs.pair(forks=runs.forks(agreement=agreement)))
+
+
 def test_the_shares_of_an_attribution_are_the_whole_gap(recorded: Path) -> None:
     """One row a knob, shares sum to 1; a folder without any gives no row, and the columns."""
     frame = api.attributions(STUDY)
@@ -161,6 +174,14 @@ def test_an_unknown_breakdown_is_told_those_that_are_there(recorded: Path) -> No
     with pytest.raises(MismatchError, match="probability, position, length") as error:
         api.breakdown(recorded, "token_type")
     assert error.value.code == "option-value"
+
+
+def test_where_no_breakdown_is_there_it_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error does not end in an empty list."""
+    made = runs.summary_of(runs.pair(breakdowns={}))
+    monkeypatch.setattr(frames, "check", lambda root: made)
+    with pytest.raises(MismatchError, match="none here"):
+        api.breakdown("run", "position")
 
 
 def test_nothing_is_read_from_a_folder_that_changed(recorded: Path) -> None:

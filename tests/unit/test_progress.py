@@ -117,6 +117,12 @@ def test_ticks_inside_one_call_move_it_too() -> None:
     assert len(said) <= 5
 
 
+def test_more_done_than_there_was_to_do_leaves_no_time() -> None:
+    """An engine that ticks past its whole: 0 s left, never fewer."""
+    said = [x for x in timed([11.0, 22.0, 33.0, 44.0, 55.0], 3) if " of 3 " in x]
+    assert " 5 of 3 " in said[-1] and said[-1].endswith(", 0 s left")
+
+
 def test_a_tick_of_no_known_whole_is_no_line() -> None:
     """An engine that ticks before anything is counted."""
     assert lines([START, {"stage": "encode"}, {"stage": "tick", "done": 1, "of": 0}], 60.0) == [

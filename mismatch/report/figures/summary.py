@@ -268,7 +268,7 @@ def forks(pair: Pair) -> Figure:
                 *_shares(floor, "value"), where="post", color=color, linestyle=(0, (4, 2)),
                 label=f"floor {side}", zorder=1,
             )  # fmt: skip
-            named.append(f"{side} {reached(floor.median)}")
+            named.append(f"{side} {reached(floor.median, floor.sequences)}")
     axes.set_xscale("log", base=2)
     octaves = [row.length for row in found.octaves]
     axes.set_xticks(octaves, [f"{n:,}" for n in octaves])
@@ -281,7 +281,7 @@ def forks(pair: Pair) -> Figure:
         figure,
         style.about(pair),
         f"{found.forked:,} of {count(found.sequences, 'sequence')} differ, median "
-        f"{reached(found.median)} tokens. {FORKS[found.greedy]}.",
+        f"{reached(found.median, found.sequences)} tokens. {FORKS[found.greedy]}.",
         f"Band: {SURVIVAL}.",
         dashed if named else "",
     )

@@ -69,7 +69,15 @@ def test_a_torn_line_is_told_as_one_of_the_file(tmp_path: Path, torn: str) -> No
     with pytest.raises(MismatchError) as caught:
         list(rows(a_file(tmp_path, {"a": 1}, "", torn, {"a": 2})))
     assert ", line 3: the line ends before its JSON does" in caught.value.message
-    assert "line 1" not in caught.value.message and "Drop the line" in caught.value.hint
+    assert "line 1" not in caught.value.message and "drop a torn one" in caught.value.hint
+
+
+@pytest.mark.parametrize("opened", ["{", "["])
+def test_json_over_many_lines_is_told_to_be_one_object_a_line(tmp_path: Path, opened: str) -> None:
+    """Its first line ends before its JSON does, as a torn one: what to do begins with the form."""
+    with pytest.raises(MismatchError) as caught:
+        list(rows(a_file(tmp_path, opened, '  "a": 1')))
+    assert caught.value.hint.startswith("Write one JSON object on each line;")
 
 
 def test_nan_literals_are_read_where_the_reader_asks(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mismatch.report import build, drift, plots, spreads, svg
 from mismatch.report.pairs import Bin, Estimate, estimate
 from mismatch.report.sequences import Sequences, Tokens, sequences_of
+from mismatch.report.words import reached
 from tests.unit.report import runs
 from tests.unit.report.runs import pair, write_run
 
@@ -100,6 +101,26 @@ def test_a_trusted_bound_within_its_bin_is_on_the_axis() -> None:
     assert not plots.are_cut(wide, []) and 'class="beyond ' not in plots.by_bin(wide, [], 10)
 
 
+def test_a_bound_beyond_the_axis_by_rounding_alone_has_no_arrow() -> None:
+    """-8e-17 is 0: nothing is cut, and nothing is said to be."""
+    rounded = [bin_of("x", -8e-17, 0.01, value=0.01, trusted=False)]
+    assert not plots.are_cut(rounded, []) and "beyond " not in plots.by_bin(rounded, [], 10)
+
+
+@pytest.mark.parametrize(
+    ("at", "sequences", "said"),
+    [
+        (Estimate(1234.0, 139.0, None), 64, "1,234 [139, not reached]"),
+        (Estimate(None, None, None), 64, "not reached"),
+        (Estimate(5.0, None, None), 7, "5, no interval (fewer than 8 sequences)"),
+        (Estimate(None, None, None), 7, "not reached, no interval (fewer than 8 sequences)"),
+    ],
+)
+def test_a_median_of_tokens_is_a_whole_number(at: Estimate, sequences: int, said: str) -> None:
+    """What was not followed so far is not reached; too few sequences are the reason told."""
+    assert reached(at, sequences) == said
+
+
 def test_corrections_and_ess_by_length_stand_with_their_intervals(tmp_path: Path) -> None:
     """Affected in percent, ESS as it is, each with its interval; by length folded below."""
     part = {"affected": runs.estimate(0.25), "ess": runs.estimate(0.5)}
@@ -126,10 +147,10 @@ def test_forks_are_drawn_with_their_band_and_floors_and_labelled(tmp_path: Path)
     the floors' medians in the caption; a text that nobody drew greedily is never a free run's."""
     found = text(write_run(tmp_path / "run", pair(forks=runs.forks_with_floors())))
     assert "How long greedy runs agree" in found and "One side drew these tokens greedily" in found
-    assert "differ in 9, the first at token 2; median: 4.00 [3.00, not reached]" in found
+    assert "differ in 9, the first at token 2; median: 4 [3, not reached]" in found
     assert "At 5 tokens before that several are likeliest, which is no fork" in found
     assert "were each of them one, 10 would differ" in found
-    assert "median: train not reached [3.00, not reached], infer 6.00" in found
+    assert "median: train not reached [3, not reached], infer 6 " in found
     assert "2 10 0.900 [0.720, 1.08] 4 10 0.500" in found
     other = text(write_run(tmp_path / "other", pair(forks=runs.forks(False))))
     assert "How long the likeliest agree" in other and "no fork of a free run" in other

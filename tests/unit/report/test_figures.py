@@ -207,7 +207,7 @@ def test_forks_are_steps_with_a_band_and_dashed_floors(root: Path) -> None:
     assert list(x) == list(range(1, 9)) and list(y) == [1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1]
     assert lines["agree"].get_drawstyle() == "steps-post" and len(axes.collections) == 1
     assert {"floor train", "floor infer"} <= set(lines)
-    assert "9 of 10 sequences differ, median 4.00 [3.00, not reached] tokens" in words(figure)
+    assert "9 of 10 sequences differ, median 4 [3, not reached] tokens" in words(figure)
     assert "One side drew these tokens greedily" in words(figure)
     other = drawn(root, "forks", pair(forks=runs.forks(None)))
     assert "no fork of a free run" in words(other) and "Dashed" not in words(other)
