@@ -56,7 +56,8 @@ def replayed(root: Path, trace: str, drawn: list[list[int]]) -> list[tuple[int, 
 def compared(one: Path, other: Path) -> dict[str, float | int]:
     """How often the runs of two folders fork where the replay in the first one says.
 
-    at_a_tie: they fork before that, at a token at which the replay has several likeliest.
+    alike: at_the_fork of the replay, or never and neither does it. at_a_tie: they differ before any
+    fork of the replay, at a token at which it has several likeliest.
     """
     runs = responses(one), responses(other)
     (pair,) = (p for p in json.loads((one / "run.json").read_text())["pairs"]
@@ -64,12 +65,16 @@ def compared(one: Path, other: Path) -> dict[str, float | int]:
     seen = [first_difference(*two) for two in zip(*runs, strict=True)]
     told = replayed(one, pair["left"], runs[0])
     alike = sum(at == fork for at, (fork, _) in zip(seen, told, strict=True))
-    tied = sum(at != fork and at in ties for at, (fork, ties) in zip(seen, told, strict=True))
+    never = sum(at == fork == 0 for at, (fork, _) in zip(seen, told, strict=True))
+    tied = sum(at in ties and (at < fork or not fork)
+               for at, (fork, ties) in zip(seen, told, strict=True))  # fmt: skip
     return {
         "prompts": len(seen),
         "runs_that_differ": sum(at > 0 for at in seen),
         "replays_that_differ": sum(fork > 0 for fork, _ in told),
         "alike": alike,
+        "at_the_fork": alike - never,
+        "never": never,
         "at_a_tie": tied,
         "elsewhere": len(seen) - alike - tied,
         "explained_share": (alike + tied) / len(seen),

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from mismatch.report.pairs import NOTHING, SLOTS, Estimate, estimate
-from mismatch.report.words import interval, number
+from mismatch.report.words import interval, number, reached
 
 HERE = Path(__file__).parent
 REPORTS = HERE.parent
@@ -326,6 +326,8 @@ def _value(found: Found) -> str:
         return found.text
     if at.value is None:
         return "no evidence"
+    if (at.low is None) != (at.high is None):  # a length: one end lies beyond what was followed
+        return reached(at, found.sequences or 0)
     if not at.has_interval or at.low == at.high:
         return number(at.value)
     return f"{number(at.value)} {interval(at)}"

@@ -156,8 +156,11 @@ def test_the_readme_tells_the_counts_and_which_pairs_are_marked() -> None:
         "injected hf-bf16-sdpa-damage_other~vllm-bf16-eager",
     }
     folders = {name.partition(" ")[0] for name in marked["excess"]}
-    assert folders == {"greedy", "lse", "routes", "routes-dense"}
-    assert "In greedy, lse, routes and routes-dense the excess of k2 and k3 is marked" in text
+    assert folders == {"lse", "routes"}
+    replayed = {name for name in marked["excess"] if name.startswith("routes ")}
+    assert replayed == {"routes hf~vllm"} and "not replayed (its excess too)" in text
+    said_of_lse = "In lse, by the rule before small floors were let pass, the excess of k2 and k3"
+    assert said_of_lse in text
 
 
 def test_a_count_is_shown_as_one_and_judged_as_a_number() -> None:
@@ -172,6 +175,12 @@ def test_a_count_is_shown_as_one_and_judged_as_a_number() -> None:
     )
     assert str(count) == "20" and page.judge(_figure(exactly=20.0), {"x": count}) == "holds"
     assert share.floors is not None and [f.value for f in share.floors] == [None, 1.0]
+
+
+def test_a_length_that_was_not_reached_keeps_the_bound_that_is_known() -> None:
+    """Half forked by token 248, by 139 at the earliest; not a number alone."""
+    assert page._value(Found(Estimate(248.0, 139.0, None))) == "248 [139, not reached]"
+    assert page._value(Found(Estimate(248.0, None, None))) == "248"
 
 
 def _figure(**rule: Any) -> Figure:

@@ -59,7 +59,7 @@ def test_runs_fork_where_the_replay_says(script: Any, tmp_path: Path) -> None:
     found = script.compared(*folders)
     assert found == {
         "prompts": RUNS, "runs_that_differ": 6, "replays_that_differ": 6, "alike": RUNS,
-        "at_a_tie": 0, "elsewhere": 0, "explained_share": 1.0,
+        "at_the_fork": 6, "never": 2, "at_a_tie": 0, "elsewhere": 0, "explained_share": 1.0,
     }  # fmt: skip
     forks = compare(folders[0])["pairs"][0]["forks"]
     assert (forks["forked"], forks["first"], forks["greedy"]) == (6, 1, True)
@@ -80,3 +80,14 @@ def test_a_run_may_fork_at_a_tie_that_the_replay_does_not_count(
     monkeypatch.setattr(script, "replayed", lambda *_: [(2, {1}), *told[1:]])
     found = script.compared(*folders)
     assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 1, 0)
+
+
+def test_runs_that_part_behind_the_replays_fork_do_not_part_at_a_tie(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay forks at the first token of a run and has a tie at the second, where it parts."""
+    folders = two(tmp_path, 1)
+    told = script.replayed(folders[0], "other/decode-1", script.responses(folders[0]))
+    monkeypatch.setattr(script, "replayed", lambda *_: [told[0], (1, {2}), *told[2:]])
+    found = script.compared(*folders)
+    assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 0, 1)
