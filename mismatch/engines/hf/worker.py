@@ -221,7 +221,8 @@ class Worker:
     def _request_observed(self, kernels: list[str]) -> dict[str, Any]:
         backend = forward.sdpa_backend(kernels)
         named = {"sdpa_kernel": backend} if backend else {}
-        routed = {} if self.routes is None else self.routes.observed()
+        off = dict.fromkeys(("routes", "replay_routes"), False)
+        routed = off if self.routes is None else self.routes.observed()
         return {**self.forward.observed(), **self.distribution.applied, **named, **routed}
 
     def _attention_kernels(self) -> list[str]:
