@@ -31,7 +31,7 @@ def test_every_path_has_a_gap_of_bf16_size(demo: Path) -> None:
     for path in ("rollout", "decode", "prefill"):
         pair = _pairs(demo)[path]
         gap = pair["metrics"]["abs_logprob_diff_mean"]
-        assert pair["tokens"] > 1000 and pair["sequences"] == 24
+        assert pair["tokens"] > 1000 and pair["sequences"] == 64
         assert 0.002 < gap["low"] < gap["value"] < gap["high"] < 0.1
         assert pair["sampled_by"] == "infer" and pair["metrics"]["exact_fraction"]["value"] < 0.5
 
