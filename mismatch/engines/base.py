@@ -14,10 +14,11 @@ from mismatch.model import Condition, Option, OptionValue
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What refusals may depend on."""
+    """What refusals may depend on. wide: the CPU has AVX-512 or AMX, or is no x86."""
 
     gpus: int = 0
     cpus: int = 1
+    wide: bool = True
 
     @property
     def ranks(self) -> int:
@@ -28,7 +29,14 @@ class Machine:
 def this_machine() -> Machine:
     """GPUs by device node: the host has no torch to ask. Cores as far as we may use them."""
     nodes = [p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()]
-    return Machine(gpus=visible_gpus(len(nodes)), cpus=len(os.sched_getaffinity(0)))
+    cpus = len(os.sched_getaffinity(0))
+    return Machine(gpus=visible_gpus(len(nodes)), cpus=cpus, wide=_is_wide(Path("/proc/cpuinfo")))
+
+
+def _is_wide(about: Path) -> bool:
+    """Where nothing says which instructions there are, they may be there."""
+    text = about.read_text(errors="replace") if about.is_file() else ""
+    return " avx2" not in text or " avx512" in text or " amx_" in text
 
 
 def visible_gpus(present: int) -> int:

@@ -17,7 +17,8 @@ import numpy as np
 
 from mismatch import store
 from mismatch.compare.preflight import weights
-from mismatch.engines import parse_condition
+from mismatch.engines import find, parse_condition
+from mismatch.engines.base import this_machine
 from mismatch.errors import MismatchError
 from mismatch.selftest.exhibit import Exhibit, Rows, read_values
 from mismatch.selftest.faults import Fault
@@ -86,24 +87,38 @@ class Setup:
         return parse_condition(self.train if side == "train" else self.infer).engine
 
     def damages(self) -> dict[Fault, Damaged]:
-        """Those that the two engines can be broken by."""
-        if self.quick:
-            return {}
+        """Those that the two engines can be broken by on this machine."""
+        fit = {} if self.quick else self._fitting()
+        return {fault: how for fault, how in fit.items() if not self._refused(how)}
+
+    def _fitting(self) -> dict[Fault, Damaged]:
+        """Those of the two engines, whatever the machine."""
         found = dict(HF) if self.engine("train") == "hf" else {}
         if self.engine("infer") == "vllm" and found:
             found |= VLLM
         return found
 
+    def _refused(self, how: Damaged) -> str | None:
+        """Why this machine cannot break an engine so."""
+        clean = self.train if how.side == "train" else self.infer
+        condition = parse_condition(spec_with(clean, how.adds))
+        return find(condition.engine).refuse(condition, this_machine())
+
     def not_run(self) -> list[tuple[Fault, str]]:
         """The others, and why not."""
         needs = [(HF, "needs hf on the train side"), (VLLM, "needs hf and vllm in process")]
-        run = self.damages()
+        run, fit = self.damages(), self._fitting()
         return [
-            (fault, "left out by --quick" if self.quick else why)
+            (fault, self._why_not(fit.get(fault)) or why)
             for table, why in needs
             for fault in table
             if fault not in run
         ]
+
+    def _why_not(self, how: Damaged | None) -> str | None:
+        if self.quick:
+            return "left out by --quick"
+        return self._refused(how) if how else None
 
 
 def spec_with(clean: str, adds: str) -> str:

@@ -23,6 +23,7 @@ from mismatch.capture import checkpoint, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import read_tokens
 from mismatch.engines import ENGINES, parse_condition
+from mismatch.engines.base import this_machine
 from mismatch.model import Corpus, Sampling, make_corpus
 from tests import known
 
@@ -375,6 +376,7 @@ def _corpus() -> Corpus:
     return make_corpus([(np.array(ids), None) for ids in known.sequences(6, 30)])
 
 
+@pytest.mark.skipif(not this_machine().wide, reason="vllm's fp8 cache needs AVX-512 or AMX")
 def test_an_fp8_kv_cache_is_used_and_shows(attention: Path, tmp_path: Path) -> None:
     """Keys and values in 8 bits: observed in the live layers, and visible in the values."""
     load = "vllm:dtype=bf16,eager=true,kv_cache_dtype=fp8"

@@ -14,7 +14,9 @@ KV_SPACE_GIB = "2"
 
 
 def refuse(condition: Condition, machine: Machine) -> str | None:
-    return refusals.reason(condition.options, machine.gpus, machine.ranks)
+    options = condition.options
+    found = refusals.reason(options, machine.gpus, machine.ranks)
+    return found or refusals.kv_cache(options, machine.gpus > 0 or machine.wide)
 
 
 def environment(condition: Condition) -> dict[str, str]:

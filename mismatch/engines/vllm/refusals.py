@@ -31,6 +31,14 @@ def reason(options: Options, gpus: int, fit: int) -> str | None:
     return next((answer for answer in answers if answer), None)
 
 
+def kv_cache(options: Options, able: bool) -> str | None:
+    """Why an fp8 cache cannot be had. able: a GPU, or a CPU with the instructions."""
+    kind = str(options.get("kv_cache_dtype", ""))
+    if able or not kind.startswith("fp8"):
+        return None
+    return f"kv_cache_dtype={kind}: on an x86 CPU vllm takes it with AVX-512 or AMX alone"
+
+
 def _machine(options: Options, gpu: bool, fit: int) -> str | None:
     if gpu:
         return None

@@ -5,13 +5,14 @@ guest hands to the constructor. No vllm is imported.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mismatch import wire
 from mismatch.engines import parse_condition
-from mismatch.engines.base import Machine, split_cores
+from mismatch.engines.base import Machine, _is_wide, split_cores
 from mismatch.engines.vllm import arguments
 from mismatch.engines.vllm.engine import ENGINE
 from mismatch.errors import MismatchError
@@ -160,3 +161,16 @@ def test_batch_invariance_is_an_environment_switch() -> None:
     given = ENGINE.environment(parse_condition("vllm:batch_invariant=true"))
     assert given["VLLM_BATCH_INVARIANT"] == "1"
     assert "VLLM_BATCH_INVARIANT" not in ENGINE.environment(parse_condition("vllm"))
+
+
+def test_an_fp8_cache_needs_wide_instructions_on_an_x86_cpu(tmp_path: Path) -> None:
+    """A sentence before anything starts, where the engine would die at load; a GPU needs none."""
+    condition = parse_condition("vllm:kv_cache_dtype=fp8_e4m3")
+    narrow = ENGINE.refuse(condition, Machine(wide=False))
+    assert narrow and "AVX-512" in narrow
+    assert ENGINE.refuse(condition, Machine()) is None
+    assert ENGINE.refuse(condition, Machine(gpus=1, wide=False)) is None
+    about = tmp_path / "cpuinfo"
+    for flags, wide in (("avx avx2", False), ("avx2 avx512f", True), ("asimd", True)):
+        about.write_text(f"flags : fpu {flags}\n")
+        assert _is_wide(about) is wide
