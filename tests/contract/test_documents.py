@@ -103,6 +103,7 @@ def _furnish(folder: Path) -> None:
     """What a reader has before the first command."""
     folder.mkdir()
     (folder / "ckpt").symlink_to(SHIPPED)
+    (folder / "moe").symlink_to(SHIPPED.parent / "qwen3moe-gsm-3.4m")
     prompts = (ROOT / "mismatch/shipped/demo-prompts.jsonl").read_text(encoding="utf-8")
     (folder / "prompts.jsonl").write_text("\n".join(prompts.splitlines()[:10]) + "\n")
     (folder / "study.toml").write_text(STUDY)
@@ -155,6 +156,7 @@ def test_a_sections_commands_run_as_printed(
     python, _ = environment.interpreter(ENGINES["hf"], parse_condition("hf"))
     instead = {
         "CKPT": "ckpt",
+        "MOE": "moe",
         "/path/to/bin/python": str(python),
         "--only ID": "--only hf-bf16",
         **_with_runs(folder, commands, first_run),
