@@ -22,6 +22,7 @@ from mismatch.report.noise import compared_floor, noise
 from mismatch.report.pairs import (
     BREAKDOWNS,
     NOTHING,
+    SLOTS,
     Estimate,
     Pair,
     breakdown_key,
@@ -177,21 +178,20 @@ def forks(folder: str | Path, pair: str | None = None) -> pd.DataFrame:
     its first so many with _low, _high, _trusted; median, the token by which half differ, with
     _low, _high, NaN where it is not reached. No row where a side has no likeliest tokens.
     """
-    raw = _one(check(given_path(folder)), pair).raw.get("forks") or {}
-    floors = raw.get("floor") or {}
-    curves = {"pair": raw} | {
-        f"{n} {s}": of for n, sides in floors.items() for s, of in sides.items()
-    }
+    one = _one(check(given_path(folder)), pair)
+    floors = {f"{n} {s}": one.forks_of_floor(n, s) for n in ("repeat", "batch") for s in SLOTS}
     rows = (
         {
             "of": name,
-            "greedy": found["greedy"],
-            **{key: row[key] for key in ("length", "sequences")},
-            **_named("share", estimate(row["share"])),
-            **_named("median", estimate(found["median"])),
+            "greedy": found.greedy,
+            "length": row.length,
+            "sequences": row.sequences,
+            **_named("share", row.share),
+            **_named("median", found.median),
         }
-        for name, found in curves.items()
-        for row in found.get("agreement") or []
+        for name, found in {"pair": one.forks, **floors}.items()
+        if found is not None
+        for row in found.agreement
     )
     named = (*_named("share", NOTHING), *_named("median", NOTHING))
     return _frame(rows, ("of", "greedy", "length", "sequences", *named))

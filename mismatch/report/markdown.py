@@ -99,9 +99,7 @@ def markdown(
         _routes(pairs),
         _failed(failures),
         _checks(pairs),
-        _breakdown(first),
-        _prefixes(first),
-        _corrections(first),
+        *([] if first is None else [_breakdown(first), _prefixes(first), _corrections(first)]),
         _sides(first, differences),
     ]
     return fitted(blocks)
@@ -326,40 +324,31 @@ def _checks(pairs: Sequence[Pair]) -> Block:
     return table(head, rows, title=title, note=note, cut=CUT.index("checks"))
 
 
-def _breakdown(first: Pair | None) -> Block:
-    rows = [] if first is None else first.breakdown("infer_prob")
-    if first is None or not rows:
-        return Block()
+def _breakdown(first: Pair) -> Block:
     lines = [
         [
             cell(row.label),
             f"{row.tokens:,}",
             *(_value(row.metric(k), first) for k in ("abs_logprob_diff_mean", "logprob_diff_mean")),
         ]
-        for row in rows
+        for row in first.breakdown("infer_prob")
     ]
     head = (f"{cell(first.sides[1])} probability", "tokens", "mean abs d [95%]", "mean d [95%]")
     title = f"Gap by probability ({inside_html(first.id)}, log space)"
     return table(head, lines, title=title, cut=CUT.index("breakdown"))
 
 
-def _prefixes(first: Pair | None) -> Block:
-    rows = [] if first is None else first.prefixes
-    if first is None or not rows:
-        return Block()
+def _prefixes(first: Pair) -> Block:
     lines = [
         [f"{row.length:,}", f"{row.sequences:,}", _value(row.ess, first), number(row.predicted)]
-        for row in rows
+        for row in first.prefixes
     ]
     head = ("first L scored tokens", "sequences", "ESS / n [95%]", "exp(-2 L k3)")
     title = f"Effective sample by length ({inside_html(first.id)}, ratio space)"
     return table(head, lines, title=title, cut=CUT.index("prefixes"))
 
 
-def _corrections(first: Pair | None) -> Block:
-    rows = [] if first is None else first.corrections
-    if first is None or not rows:
-        return Block()
+def _corrections(first: Pair) -> Block:
     lines = [
         [
             code(row.name),
@@ -368,7 +357,7 @@ def _corrections(first: Pair | None) -> Block:
             f"{percent(row.whole.affected.value)} {percents(row.whole.affected)}",
             _value(row.whole.ess, first),
         ]
-        for row in rows
+        for row in first.corrections
     ]
     head = ("correction", "level", "rule", "affected, % [95%]", "ESS / n [95%]")
     title = f"What a correction would do ({inside_html(first.id)}, ratio space)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import numpy as np
 from mismatch import store
 from mismatch.model import Corpus, PairSpec
 
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 #: Trace id -> (n, K) ids of each sequence, the likeliest first.
 Tops = Mapping[str, Sequence[np.ndarray]]
 
@@ -59,3 +61,12 @@ def _seal(
             store.write_topk(aside / "topk.parquet", corpus, top, logprobs)
 
     store.seal(store.trace_folder(root, trace), fill, {"kind": "trace", "corpus": corpus.sha})
+
+
+def load_script(name: str) -> Any:
+    """scripts/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import pytest
 
 from mismatch.compare.compare import compare
 from mismatch.model import PairSpec, make_corpus
-from tests.unit.compare.folders import run_folder
+from tests.unit.compare.folders import load_script, run_folder
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "forks_by_hand.py"
 PAIR = PairSpec("p", "infer-infer", "decode", "other/decode-1", "one/decode-1", {})
 DRAWN = {"condition": "one", "model": "x", "temperature": 1.0, "support": "cut", "greedy": True}
 PROMPT, LENGTH, RUNS = 3, 6, 8
@@ -21,11 +19,7 @@ PROMPT, LENGTH, RUNS = 3, 6, 8
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("forks_by_hand", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("forks_by_hand")
 
 
 def folder(root: Path, runs: list[list[int]], likeliest: list[list[int]]) -> Path:
@@ -71,23 +65,22 @@ def test_a_replay_that_forks_elsewhere_is_not_alike(script: Any, tmp_path: Path)
     assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 0, 1)
 
 
-def test_a_run_may_fork_at_a_tie_that_the_replay_does_not_count(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the replay finds the drawn token and another equally likely, the runs may part."""
-    folders = two(tmp_path, 2)
+@pytest.mark.parametrize(
+    ("replayed_at", "run", "answer", "at_a_tie"),
+    [
+        (2, 0, (2, {1}), 1),  # the replay finds another equally likely token where the runs part
+        (1, 1, (1, {2}), 0),  # it has that behind its own fork
+    ],
+)
+def test_runs_part_at_a_tie_only_before_the_replays_fork(
+    replayed_at: int, run: int, answer: Any, at_a_tie: int,
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A tie that the replay does not count is a place to part; one that it never reached is not."""
+    folders = two(tmp_path, replayed_at)
     told = script.replayed(folders[0], "other/decode-1", script.responses(folders[0]))
-    monkeypatch.setattr(script, "replayed", lambda *_: [(2, {1}), *told[1:]])
+    told[run] = answer
+    monkeypatch.setattr(script, "replayed", lambda *_: told)
     found = script.compared(*folders)
-    assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 1, 0)
-
-
-def test_runs_that_part_behind_the_replays_fork_do_not_part_at_a_tie(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The replay forks at the first token of a run and has a tie at the second, where it parts."""
-    folders = two(tmp_path, 1)
-    told = script.replayed(folders[0], "other/decode-1", script.responses(folders[0]))
-    monkeypatch.setattr(script, "replayed", lambda *_: [told[0], (1, {2}), *told[2:]])
-    found = script.compared(*folders)
-    assert (found["alike"], found["at_a_tie"], found["elsewhere"]) == (RUNS - 1, 0, 1)
+    assert found["alike"] == RUNS - 1
+    assert (found["at_a_tie"], found["elsewhere"]) == (at_a_tie, 1 - at_a_tie)

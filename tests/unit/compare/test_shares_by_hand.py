@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,14 @@ import pytest
 
 from mismatch.compare.compare import compare
 from mismatch.model import make_corpus
-from tests.unit.compare.folders import run_folder
+from tests.unit.compare.folders import load_script, run_folder
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "shares_by_hand.py"
 CORPUS = make_corpus([(np.arange(30), None) for _ in range(3)])
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("shares_by_hand", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("shares_by_hand")
 
 
 @pytest.fixture
