@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from mismatch import store
-from mismatch.capture import checkpoint, environment, plan
+from mismatch.capture import environment, plan
 from mismatch.capture import run as captures
 from mismatch.compare.align import Tokens, read_tokens
 from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import this_machine
-from mismatch.model import Corpus, Sampling, make_corpus
+from mismatch.model import Corpus, make_corpus
 from tests import known
 from tests.contract.conftest import OwnCode, Serve
+from tests.contract.taking import order_of, take
 
 # float32 in the engines, float64 in the closed form.
 TOLERANCE_NATS = 5e-4
@@ -85,25 +86,15 @@ def _order(
     if corpus is not None:
         wanted = [p for p in wanted if p != "rollout"]
     sequences = len(prompts) if corpus is None else len(corpus)
-    return captures.Order(
-        engine=ENGINES[engine],
-        load=ENGINES[engine].load_of(condition),
-        tasks=tuple(plan.tasks(ENGINES[engine], condition, wanted, 2, "batch", sequences)),
-        checkpoint=checkpoint.inspect(model),
-        corpus=corpus,
-        corpus_source="contract",
-        prompts=prompts,
-        sampling=Sampling(samples=1, max_tokens=24, seed=5) if corpus is None else None,
-    )
+    tasks = plan.tasks(ENGINES[engine], condition, wanted, 2, "batch", sequences)
+    return order_of(ENGINES[engine], condition, tasks, model, corpus, prompts, 24)
 
 
 def _take(
     root: Path, engine: str, model: Path, corpus: Corpus | None, prompts: list, spec: str = ""
 ) -> Captured:
     order = _order(engine, model, corpus, prompts, spec)
-    got = captures.take(root, order, lambda event: None)
-    errors = [p.read_text() for p in root.glob("failed/*/*/*")]
-    assert got is not None and not errors, "\n".join(errors)
+    got = take(root, order)
     return Captured(root, order.tasks[0].condition.id, got, model)
 
 

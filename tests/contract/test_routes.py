@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from mismatch import api, store
-from mismatch.capture import checkpoint, plan
-from mismatch.capture import run as captures
+from mismatch.capture import plan
 from mismatch.compare.align import read_tokens
 from mismatch.engines import ENGINES, parse_condition
-from mismatch.model import Corpus, Sampling
+from mismatch.model import Corpus
 from tests import known
+from tests.contract.taking import order_of, take
 
 pytestmark = [
     pytest.mark.real,
@@ -69,24 +69,12 @@ def _take(
     shared = known.sequences(1, BLOCK)[0]
     prompts = [{"token_ids": shared + ids} for ids in known.sequences(7, OWN)[1:]]
     count = len(prompts) if corpus is None else len(corpus)
-    order = captures.Order(
-        engine=engine,
-        load=engine.load_of(conditions[0]),
-        tasks=tuple(
-            task
-            for condition, paths in zip(conditions, wanted.values(), strict=True)
-            for task in plan.tasks(engine, condition, paths, 1, "none", count)
-        ),
-        checkpoint=checkpoint.inspect(model),
-        corpus=corpus,
-        corpus_source="contract",
-        prompts=prompts,
-        sampling=Sampling(samples=1, max_tokens=NEW, seed=5) if corpus is None else None,
-    )
-    got = captures.take(root, order, lambda event: None)
-    errors = [p.read_text() for p in root.glob("failed/*/*/*")]
-    assert got is not None and not errors, "\n".join(errors)
-    return got
+    tasks = [
+        task
+        for condition, paths in zip(conditions, wanted.values(), strict=True)
+        for task in plan.tasks(engine, condition, paths, 1, "none", count)
+    ]
+    return take(root, order_of(engine, conditions[0], tasks, model, corpus, prompts, NEW))
 
 
 ROUTED, REPLAYED = ",routes=true", ",routes=true,replay_routes=true"

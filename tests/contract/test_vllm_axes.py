@@ -24,8 +24,9 @@ from mismatch.capture import run as captures
 from mismatch.compare.align import read_tokens
 from mismatch.engines import ENGINES, parse_condition
 from mismatch.engines.base import this_machine
-from mismatch.model import Corpus, Sampling, make_corpus
+from mismatch.model import Corpus, make_corpus
 from tests import known
+from tests.contract.taking import order_of, take
 
 pytestmark = [
     pytest.mark.real,
@@ -94,19 +95,7 @@ def _take(
     tasks = [
         t for c, paths in conditions for t in plan.tasks(VLLM, c, paths, 1, "none", count)
     ]  # fmt: skip
-    order = captures.Order(
-        engine=VLLM,
-        load=VLLM.load_of(conditions[0][0]),
-        tasks=tuple(tasks),
-        checkpoint=checkpoint.inspect(model),
-        corpus=corpus,
-        corpus_source="contract",
-        prompts=prompts,
-        sampling=Sampling(samples=1, max_tokens=NEW, seed=5) if corpus is None else None,
-    )
-    got = captures.take(root, order, lambda event: None)
-    errors = [p.read_text() for p in root.glob("failed/*/*/*")]
-    assert got is not None and not errors, "\n".join(errors)
+    got = take(root, order_of(VLLM, conditions[0][0], tasks, model, corpus, prompts, NEW))
     return Captured(root, load, {key: more for key, (more, _) in requests.items()}, got)
 
 
