@@ -42,13 +42,16 @@ class Damaged:
 
     side: where it stands. adds: options beside the clean condition's. against: the condition of
     the other end, where that is not the clean one. blind: the values alone are shown, under the
-    clean condition's facts.
+    clean condition's facts. shows: the engine's fact that says whether it did break, where that
+    depends on the machine. whole: why not, where it says no.
     """
 
     side: str
     adds: str
     against: str = CLEAN
     blind: bool = False
+    shows: str = ""
+    whole: str = ""
 
 
 HF: dict[Fault, Damaged] = {
@@ -63,7 +66,11 @@ HF: dict[Fault, Damaged] = {
 }
 VLLM: dict[Fault, Damaged] = {
     Fault("stale weights (vllm's packed head after a push)", ("weights",), L0): Damaged(
-        "infer", "damage=reload", against="damage=embedding"
+        "infer",
+        "damage=reload",
+        against="damage=embedding",
+        shows="head_is_stale",
+        whole="the push is whole: on this machine vllm multiplies with the parameter itself",
     ),
     Fault("KV cache in fp8"): Damaged("infer", "kv_cache_dtype=fp8_e4m3"),
 }
@@ -263,6 +270,13 @@ def _clean(out: Path, trains: bool) -> tuple[Path, str]:
     if trains:
         return out / "clean", "clean-train/score-1"
     return out / "rollout", "clean-infer/rollout-1"
+
+
+def broke(out: Path, how: Damaged) -> bool:
+    """Whether the engine's own facts say that the damage is there."""
+    path = "score" if how.side == "train" else "prefill"
+    folder = store.trace_folder(out / "damage", f"{name_of(how.adds)}/{path}-1")
+    return not how.shows or bool(store.read_provenance(folder)["facts"].get(how.shows))
 
 
 def drifted_exhibit(out: Path, clean: Exhibit) -> Exhibit:

@@ -17,6 +17,7 @@ from mismatch.selftest.captures import (
     SHOWN,
     Damaged,
     Setup,
+    broke,
     drifted_exhibit,
     exhibit,
     name_of,
@@ -99,6 +100,8 @@ def _drift(clean: Exhibit, out: Path) -> Result:
 
 
 def _in_engine(fault: Fault, how: Damaged, out: Path) -> Result:
+    if not broke(out, how):
+        return Result(fault.title, _must(fault), "not run", how.whole)
     name = name_of(how.adds)
     against = name_of(how.against)
     if how.side == "train":

