@@ -19,6 +19,17 @@ settings.register_profile("fuzz", settings.get_profile("shared"), max_examples=I
 settings.load_profile("shared")
 
 
+def pytest_configure() -> None:
+    """Of several workers each keeps to its share of the cores, and so does every engine it starts:
+    two engines with threads on every core spin on each other's.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # gw0, gw1
+    if worker:
+        cores = sorted(os.sched_getaffinity(0))
+        share = cores[int(worker[2:]) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+        os.sched_setaffinity(0, share or cores)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many inputs the fuzz tests tried, by kind."""
     tried: Counter[str] = Counter()

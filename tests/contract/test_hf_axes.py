@@ -370,6 +370,7 @@ ONE_THREAD = "dtype=fp32,threads=1"
 MODES = ("", "logits=chunked:7", "batch=3,padding=left", "batch=3,packing=true", "cache=dynamic")
 
 
+@pytest.mark.ranks
 def test_fsdp_gives_the_bits_of_one_process(take: Take, two_heads: Path) -> None:
     """Two ranks that gather each layer's weights compute what one process does, in every mode."""
     alone = take(two_heads, ONE_THREAD, MODES)
@@ -379,6 +380,7 @@ def test_fsdp_gives_the_bits_of_one_process(take: Take, two_heads: Path) -> None
         assert np.array_equal(spread.values(mode), alone.values(mode)), mode
 
 
+@pytest.mark.ranks
 def test_tensor_parallel_ranks_give_the_known_values(take: Take, two_heads: Path) -> None:
     """A head on each of two ranks is the same function, in every mode."""
     alone = take(two_heads, ONE_THREAD, MODES)
@@ -389,6 +391,7 @@ def test_tensor_parallel_ranks_give_the_known_values(take: Take, two_heads: Path
 
 
 @pytest.mark.slow
+@pytest.mark.ranks
 def test_fsdp_in_mixed_precision_computes_lower(take: Take, two_heads: Path) -> None:
     """Weights are stored in float32, gathered and multiplied in bfloat16."""
     spread = take(two_heads, "dtype=fp32,fsdp=2,fsdp_mixed=bf16")
@@ -397,6 +400,7 @@ def test_fsdp_in_mixed_precision_computes_lower(take: Take, two_heads: Path) -> 
     _close(spread, "", _own(_truth(two_heads)), HALF_NATS)
 
 
+@pytest.mark.ranks
 def test_heads_that_do_not_divide_are_named(attention: Path, tmp_path: Path) -> None:
     """One head on two ranks fails at load, with a sentence."""
     with pytest.raises(AssertionError, match=r"tp=2 does not divide num_attention_heads=1"):

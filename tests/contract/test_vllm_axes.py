@@ -333,6 +333,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captured, Path]
     return _take(root / "out", model, TWO_RANKS, requests), model
 
 
+@pytest.mark.ranks
 def test_two_ranks_have_the_known_values(two_ranks: tuple[Captured, Path]) -> None:
     """Sharded heads, forced ids and samplers in two processes: the closed form on every path."""
     captured, model = two_ranks
@@ -342,6 +343,7 @@ def test_two_ranks_have_the_known_values(two_ranks: tuple[Captured, Path]) -> No
         _check_distribution(captured, "plain", path, _tables(captured, model, ""), 7)
 
 
+@pytest.mark.ranks
 def test_two_ranks_force_bit_for_bit_and_are_observed(two_ranks: tuple[Captured, Path]) -> None:
     """decode == rollout also where the sampler is in other processes, which facts are read from."""
     captured, _ = two_ranks
@@ -352,6 +354,7 @@ def test_two_ranks_force_bit_for_bit_and_are_observed(two_ranks: tuple[Captured,
     assert observed["temperature"] == 0.7
 
 
+@pytest.mark.ranks
 def test_ranks_end_with_their_guest(two_ranks: tuple[Captured, Path]) -> None:
     """After a load is closed none of its processes is left."""
     captured, _ = two_ranks
@@ -482,6 +485,7 @@ def test_rounded_activations_show_beside_rounded_weights(tmp_path: Path, kind: s
     assert 1e-4 < gap.mean() < 0.3
 
 
+@pytest.mark.ranks
 def test_a_rank_that_dies_ends_the_guest(tmp_path: Path) -> None:
     """A killed rank is an error of the capture it was working on, soon, and nothing is left."""
     model = known.write_checkpoint(tmp_path / "model", attention=True, heads=2)

@@ -15,7 +15,7 @@ import pytest
 from mismatch import api
 from tests import known
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.ranks]
 
 STUDY = """
 model = "{model}"

@@ -24,8 +24,8 @@ PROMPTS = known.SHIPPED.parent / "demo-prompts.jsonl"
 def _words(out: Path, dtype: str = "bf16") -> list[str]:
     return [
         "run", "--model", str(known.SHIPPED), "--train", f"hf:dtype={dtype},attention=sdpa",
-        "--infer", f"vllm:dtype={dtype},eager=true", "--prompts", str(PROMPTS), "--limit", "12",
-        "--max-tokens", "64", "--out", str(out),
+        "--infer", f"vllm:dtype={dtype},eager=true", "--prompts", str(PROMPTS), "--limit", "8",
+        "--max-tokens", "32", "--out", str(out),
     ]  # fmt: skip
 
 
