@@ -14,8 +14,7 @@ demo: engines           ## the main job: hf against vllm on the shipped checkpoi
 
 test: engines lint      ## everything but the slow rest: unit, contract of each engine, one real pair
 	$(BIN)/pytest -n 2 -m "not slow and not real and not megatron and not sglang"
-	$(ENGINES) "real and not slow and not ranks"
-	$(BIN)/pytest -m "real and not slow and ranks"
+	$(ENGINES) "real and not slow"
 
 test-all: engines lint  ## the slow rest
 	$(ENGINES) "slow and not ranks and not megatron and not sglang"

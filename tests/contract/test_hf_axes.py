@@ -21,7 +21,7 @@ from mismatch.model import Capture, Corpus, Task, make_corpus
 from tests import known
 from tests.contract.taking import take as take_all
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 HF = ENGINES["hf"]
 EXACT_NATS = 5e-4  # float32 in the engine, float64 in the closed form
@@ -390,7 +390,6 @@ def test_tensor_parallel_ranks_give_the_known_values(take: Take, two_heads: Path
         np.testing.assert_allclose(taken.values(mode), alone.values(mode), atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.ranks
 def test_fsdp_in_mixed_precision_computes_lower(take: Take, two_heads: Path) -> None:
     """Weights are stored in float32, gathered and multiplied in bfloat16."""
@@ -407,7 +406,6 @@ def test_heads_that_do_not_divide_are_named(attention: Path, tmp_path: Path) -> 
         _take(tmp_path, attention, "dtype=fp32,tp=2")
 
 
-@pytest.mark.slow
 def test_a_compiled_model_gives_the_known_values(take: Take, attention: Path, truth: list) -> None:
     """torch.compile of the whole model, seen in dynamo's counters, changes rounding alone."""
     taken = take(attention, "dtype=fp32,compile=true", ("", "batch=3,padding=right"))
@@ -416,7 +414,6 @@ def test_a_compiled_model_gives_the_known_values(take: Take, attention: Path, tr
     _close(taken, "batch=3,padding=right", _own(truth), EXACT_NATS)
 
 
-@pytest.mark.slow
 def test_flex_attention_keeps_packed_sequences_apart(
     take: Take, attention: Path, truth: list
 ) -> None:
@@ -480,9 +477,7 @@ def _quantised(model: Path, context: list[int], kind: str) -> np.ndarray:
     return logits - known._logsumexp(logits)
 
 
-@pytest.mark.parametrize(
-    "kind", ["fp8", pytest.param("fp8_weights", marks=pytest.mark.slow), "int8"]
-)
+@pytest.mark.parametrize("kind", ["fp8", "fp8_weights", "int8"])
 def test_emulated_quantisation_is_the_one_in_numpy(
     take: Take, attention: Path, truth: list, kind: str
 ) -> None:

@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.slow]
 PROMPTS = known.SHIPPED.parent / "demo-prompts.jsonl"
 
 
-def _words(out: Path, dtype: str = "bf16") -> list[str]:
+def _words(out: Path) -> list[str]:
     return [
-        "run", "--model", str(known.SHIPPED), "--train", f"hf:dtype={dtype},attention=sdpa",
-        "--infer", f"vllm:dtype={dtype},eager=true", "--prompts", str(PROMPTS), "--limit", "8",
+        "run", "--model", str(known.SHIPPED), "--train", "hf:dtype=bf16,attention=sdpa",
+        "--infer", "vllm:dtype=bf16,eager=true", "--prompts", str(PROMPTS), "--limit", "8",
         "--max-tokens", "32", "--out", str(out),
     ]  # fmt: skip
 
