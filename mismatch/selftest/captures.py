@@ -42,16 +42,13 @@ class Damaged:
 
     side: where it stands. adds: options beside the clean condition's. against: the condition of
     the other end, where that is not the clean one. blind: the values alone are shown, under the
-    clean condition's facts. shows: the engine's fact that says whether it did break, where that
-    depends on the machine. whole: why not, where it says no.
+    clean condition's facts.
     """
 
     side: str
     adds: str
     against: str = CLEAN
     blind: bool = False
-    shows: str = ""
-    whole: str = ""
 
 
 HF: dict[Fault, Damaged] = {
@@ -66,11 +63,7 @@ HF: dict[Fault, Damaged] = {
 }
 VLLM: dict[Fault, Damaged] = {
     Fault("stale weights (vllm's packed head after a push)", ("weights",), L0): Damaged(
-        "infer",
-        "damage=reload",
-        against="damage=embedding",
-        shows="head_is_stale",
-        whole="the push is whole: on this machine vllm multiplies with the parameter itself",
+        "infer", "damage=reload", against="damage=embedding"
     ),
     Fault("KV cache in fp8"): Damaged("infer", "kv_cache_dtype=fp8_e4m3"),
 }
@@ -258,11 +251,18 @@ def _side(out: Path, name: str, blind: bool) -> tuple[Rows, Mapping[str, Any]]:
         return tuple(np.append(row, blank) for row in values), about
     if name == "clean-train":
         return read_values(*_clean(out, trains=True))[1:]
-    trains = store.is_sealed(store.trace_folder(out / "damage", f"{name}/score-1"))
-    _, values, about = read_values(out / "damage", f"{name}/{'score' if trains else 'prefill'}-1")
-    clean = store.read_provenance(store.trace_folder(*_clean(out, trains)))
+    trace = _damaged_trace(out, name)
+    _, values, about = read_values(out / "damage", trace)
+    clean = store.read_provenance(store.trace_folder(*_clean(out, trace.endswith("/score-1"))))
     shown = {**about, "condition": clean["condition"]}
     return values, {**shown, "facts": clean["facts"]} if blind else shown
+
+
+def _damaged_trace(out: Path, name: str) -> str:
+    """Of a condition of the damage study: only a train side scores."""
+    score = f"{name}/score-1"
+    sealed = store.is_sealed(store.trace_folder(out / "damage", score))
+    return score if sealed else f"{name}/prefill-1"
 
 
 def _clean(out: Path, trains: bool) -> tuple[Path, str]:
@@ -272,11 +272,11 @@ def _clean(out: Path, trains: bool) -> tuple[Path, str]:
     return out / "rollout", "clean-infer/rollout-1"
 
 
-def broke(out: Path, how: Damaged) -> bool:
-    """Whether the engine's own facts say that the damage is there."""
-    path = "score" if how.side == "train" else "prefill"
-    folder = store.trace_folder(out / "damage", f"{name_of(how.adds)}/{path}-1")
-    return not how.shows or bool(store.read_provenance(folder)["facts"].get(how.shows))
+def why_whole(out: Path, how: Damaged) -> str | None:
+    """Why the engine is not broken on this machine, where it says so itself."""
+    folder = store.trace_folder(out / "damage", _damaged_trace(out, name_of(how.adds)))
+    why: str | None = store.read_provenance(folder)["facts"].get("undamaged")
+    return why
 
 
 def drifted_exhibit(out: Path, clean: Exhibit) -> Exhibit:

